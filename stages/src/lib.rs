@@ -1,1 +1,4 @@
-//! .
+//! Tapeline's stages: pure transformations, the one loop that runs them, and their sinks.
+//! Knows no Kafka and no clock.
+
+pub mod flow;

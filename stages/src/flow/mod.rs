@@ -1,0 +1,15 @@
+//! The one loop: positions, batches, stages, sinks and sources.
+
+mod batch;
+mod record;
+mod run;
+mod sink;
+mod source;
+mod stage;
+
+pub use batch::{Batch, Batcher, Position, Rejected, Span};
+pub use record::{Chunk, Contract, Headers, Record, Topic, TopicPartition};
+pub use run::{Limits, run};
+pub use sink::{Durable, QuarantineSink, RefusedRow, Resume, Sink, SinkError, Start, flush};
+pub use source::{Input, Released, SchemaSource, Source};
+pub use stage::{Checkpoint, In, Marker, Outcome, Output, Refusal, Reject, Stage};
