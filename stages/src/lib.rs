@@ -2,3 +2,4 @@
 //! Knows no Kafka and no clock.
 
 pub mod flow;
+pub mod messages;

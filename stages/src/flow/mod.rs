@@ -8,7 +8,8 @@ mod source;
 mod stage;
 
 pub use batch::{Batch, Batcher, Position, Rejected, Span};
-pub use record::{Chunk, Contract, Headers, Record, Topic, TopicPartition};
+pub(crate) use record::Slice;
+pub use record::{Chunk, Contract, HeaderSlices, Headers, Record, Topic, TopicPartition};
 pub use run::{Limits, run};
 pub use sink::{Durable, QuarantineSink, RefusedRow, Resume, Sink, SinkError, Start, flush};
 pub use source::{Input, Released, SchemaSource, Source};

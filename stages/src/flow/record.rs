@@ -35,10 +35,70 @@ pub struct Topic {
     pub partitions: i32,
 }
 
+/// A part of a piece of memory that holds many records.
 #[derive(Debug, Clone, Copy)]
-struct Slice {
+pub(crate) struct Slice {
     start: u32,
     end: u32,
+}
+
+impl Slice {
+    #[inline]
+    pub(crate) fn append(bytes: &mut Vec<u8>, content: &[u8]) -> Slice {
+        let start = bytes.len() as u32;
+        bytes.extend_from_slice(content);
+        Slice { start, end: bytes.len() as u32 }
+    }
+
+    #[inline]
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+}
+
+/// Writes headers into a piece of memory.
+#[derive(Debug)]
+pub struct HeaderSlices<'b>(&'b mut Vec<u8>);
+
+impl HeaderSlices<'_> {
+    #[inline]
+    pub(crate) fn write(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut HeaderSlices<'_>)) -> Slice {
+        let start = bytes.len() as u32;
+        fill(&mut HeaderSlices(bytes));
+        Slice { start, end: bytes.len() as u32 }
+    }
+
+    /// Appends a header: name length, name, value length plus one (0: no value), value.
+    #[inline]
+    pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
+        let bytes = &mut *self.0;
+        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        let length = value.map_or(0, |v| v.len() as u32 + 1);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(value.unwrap_or_default());
+    }
+
+    /// Appends a header with a whole number, in decimal text.
+    #[inline]
+    pub fn push_number(&mut self, name: &str, value: i64) {
+        let mut digits = [0_u8; 20];
+        let mut at = digits.len();
+        let mut rest = value.unsigned_abs();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if value < 0 {
+            at -= 1;
+            digits[at] = b'-';
+        }
+        self.push(name, Some(&digits[at..]));
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,13 +154,11 @@ impl Chunk {
         value: Option<&[u8]>,
         headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) {
-        let key = key.map(|bytes| append(&mut self.bytes, bytes));
-        let value = value.map(|bytes| append(&mut self.bytes, bytes));
-        let start = self.bytes.len() as u32;
-        for (name, content) in headers {
-            put_header(&mut self.bytes, name, content);
-        }
-        let headers = Slice { start, end: self.bytes.len() as u32 };
+        let key = key.map(|bytes| Slice::append(&mut self.bytes, bytes));
+        let value = value.map(|bytes| Slice::append(&mut self.bytes, bytes));
+        let headers = HeaderSlices::write(&mut self.bytes, |out| {
+            headers.for_each(|(name, value)| out.push(name, value));
+        });
         self.entries.push(Entry { offset, time, key, value, headers });
     }
 
@@ -128,7 +186,7 @@ impl Chunk {
     #[inline]
     pub fn record(&self, index: usize) -> Record<'_> {
         let entry = &self.entries[index];
-        let bytes = |slice: Slice| &self.bytes[slice.start as usize..slice.end as usize];
+        let bytes = |slice: Slice| slice.of(&self.bytes);
         Record {
             at: self.at,
             offset: entry.offset,
@@ -140,22 +198,11 @@ impl Chunk {
     }
 }
 
-fn append(bytes: &mut Vec<u8>, content: &[u8]) -> Slice {
-    let start = bytes.len() as u32;
-    bytes.extend_from_slice(content);
-    Slice { start, end: bytes.len() as u32 }
-}
-
-/// Name length, name, value length plus one (0: no value), value.
-fn put_header(bytes: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
-    bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(name.as_bytes());
-    let length = value.map_or(0, |v| v.len() as u32 + 1);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(value.unwrap_or_default());
-}
-
 impl<'a> Headers<'a> {
+    pub(crate) const fn of(bytes: &'a [u8]) -> Headers<'a> {
+        Headers(bytes)
+    }
+
     /// Names and values in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
         let mut rest = self.0;
@@ -225,6 +272,15 @@ mod tests {
         );
         assert!(first.headers.iter().eq(headers));
         assert_eq!((first.headers.number("a"), first.headers.text("b")), (Some(2), None));
+        let mut bytes = Vec::new();
+        let written = HeaderSlices::write(&mut bytes, |out| {
+            for number in [0, -1, i64::MIN, i64::MAX] {
+                out.push_number("n", number);
+            }
+        });
+        let texts = ["0", "-1", "-9223372036854775808", "9223372036854775807"];
+        let numbers = Headers::of(written.of(&bytes));
+        assert!(numbers.iter().map(|(_, value)| value).eq(texts.map(|text| Some(text.as_bytes()))));
         let second = chunk.record(1);
         assert_eq!(
             (second.key, second.value, second.headers.is_empty()),
