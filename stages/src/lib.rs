@@ -4,3 +4,4 @@
 pub mod decode;
 pub mod flow;
 pub mod messages;
+pub mod validate;

@@ -1,0 +1,164 @@
+//! Rules that need no memory: what breaks them goes to quarantine (invariant 4).
+
+use tapeline_schemas::{Book, BookAction, Level, Micros, Money, Ticker, Trade, partition_for};
+
+use super::Settings;
+use crate::flow::{Record, Reject};
+
+/// Version of the rules, in every checked record's headers and in the ledger.
+pub const RULES_VERSION: &str = "1";
+
+/// Longest exchange, symbol or id in bytes.
+const MAX_TEXT_BYTES: usize = 100;
+/// Times before 1990 and after 2200 are no times of a market.
+const TIME_RANGE: (Micros, Micros) = (Micros(631_152_000_000_000), Micros(7_258_118_400_000_000));
+
+/// The key is `EXCHANGE:SYMBOL`, and the record lies in the partition murmur2 gives it.
+pub(super) fn routing(
+    record: &Record<'_>,
+    exchange: &str,
+    symbol: &str,
+    partitions: i32,
+) -> Result<(), Reject> {
+    let Some(key) = record.key else {
+        return Err(Reject::new("routing", format!("no key, expected {exchange}:{symbol}")));
+    };
+    let matches = key.len() == exchange.len() + 1 + symbol.len()
+        && key.starts_with(exchange.as_bytes())
+        && key[exchange.len()] == b':'
+        && key.ends_with(symbol.as_bytes());
+    if !matches {
+        return Err(Reject::new(
+            "routing",
+            format!("key {:?}, expected {exchange}:{symbol}", String::from_utf8_lossy(key)),
+        ));
+    }
+    let expected = partition_for(key, partitions);
+    if record.at.partition != expected {
+        return Err(Reject::new(
+            "routing",
+            format!(
+                "in partition {}, murmur2 of its key gives {expected}: set the producer's partitioner to murmur2",
+                record.at.partition
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn range(what: &str, value: impl std::fmt::Display, expected: &str) -> Reject {
+    Reject::new("range", format!("{what} is {value}, expected {expected}"))
+}
+
+fn text(what: &str, value: &str) -> Result<(), Reject> {
+    if value.is_empty() || value.len() > MAX_TEXT_BYTES {
+        return Err(range(what, format!("{} bytes long", value.len()), "1 to 100 bytes"));
+    }
+    if value.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Err(range(what, format!("{value:?}"), "no control characters"));
+    }
+    Ok(())
+}
+
+fn names(exchange: &str, symbol: &str) -> Result<(), Reject> {
+    text("exchange", exchange)?;
+    text("symbol", symbol)?;
+    if exchange.bytes().any(|byte| byte == b':' || byte.is_ascii_lowercase()) {
+        return Err(range("exchange", format!("{exchange:?}"), "upper case without a colon"));
+    }
+    if !symbol.contains('-') {
+        return Err(range("symbol", format!("{symbol:?}"), "BASE-QUOTE"));
+    }
+    Ok(())
+}
+
+fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reject> {
+    for (what, time) in [("venue_time", venue), ("receive_time", receive)] {
+        if time < TIME_RANGE.0 || time >= TIME_RANGE.1 {
+            return Err(range(what, time.0, "microseconds of the years 1990 to 2199"));
+        }
+    }
+    if venue.since(receive) > settings.reject_ahead.as_micros() as i64 {
+        return Err(range(
+            "venue_time",
+            format!("{} µs ahead of receive_time", venue.since(receive)),
+            &format!("at most {} ms (validate.reject_ahead_ms)", settings.reject_ahead.as_millis()),
+        ));
+    }
+    Ok(())
+}
+
+fn positive(what: &str, value: Money) -> Result<(), Reject> {
+    if value.is_positive() { Ok(()) } else { Err(range(what, value, "more than 0")) }
+}
+
+fn not_negative(what: &str, value: Option<Money>) -> Result<(), Reject> {
+    match value {
+        Some(value) if value < Money::ZERO => Err(range(what, value, "0 or more")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn trade(trade: &Trade<'_>, settings: &Settings) -> Result<(), Reject> {
+    names(&trade.exchange, &trade.symbol)?;
+    text("trade_id", &trade.trade_id)?;
+    positive("price", trade.price)?;
+    positive("amount", trade.amount)?;
+    times(trade.venue_time, trade.receive_time, settings)
+}
+
+pub(super) fn ticker(ticker: &Ticker<'_>, settings: &Settings) -> Result<(), Reject> {
+    names(&ticker.exchange, &ticker.symbol)?;
+    if let Some(id) = &ticker.event_id {
+        text("event_id", id)?;
+    }
+    for (what, value) in [("last", ticker.last), ("bid", ticker.bid), ("ask", ticker.ask)] {
+        if let Some(value) = value {
+            positive(what, value)?;
+        }
+    }
+    not_negative("bid_volume", ticker.bid_volume)?;
+    not_negative("ask_volume", ticker.ask_volume)?;
+    not_negative("volume_24h", ticker.volume_24h)?;
+    not_negative("quote_volume_24h", ticker.quote_volume_24h)?;
+    times(ticker.venue_time, ticker.receive_time, settings)
+}
+
+pub(super) fn book(book: &Book<'_>, settings: &Settings) -> Result<(), Reject> {
+    names(&book.exchange, &book.symbol)?;
+    if let Some(id) = &book.event_id {
+        text("event_id", id)?;
+    }
+    let delta = book.action == BookAction::Delta;
+    levels("bids", &book.bids, delta, |better, worse| better > worse)?;
+    levels("asks", &book.asks, delta, |better, worse| better < worse)?;
+    times(book.venue_time, book.receive_time, settings)
+}
+
+fn levels(
+    what: &str,
+    levels: &[Level],
+    delta: bool,
+    in_order: impl Fn(Money, Money) -> bool,
+) -> Result<(), Reject> {
+    for level in levels {
+        positive(what, level.price)?;
+        let wrong = if delta { level.amount < Money::ZERO } else { !level.amount.is_positive() };
+        if wrong {
+            return Err(range(
+                what,
+                format!("amount {} at {}", level.amount, level.price),
+                "amounts above 0",
+            ));
+        }
+    }
+    // A delta sets levels in any order; a whole book is sorted and names no price twice.
+    match levels.windows(2).find(|pair| !delta && !in_order(pair[0].price, pair[1].price)) {
+        None => Ok(()),
+        Some(pair) => Err(range(
+            what,
+            format!("{} followed by {}", pair[0].price, pair[1].price),
+            "best price first, no price twice",
+        )),
+    }
+}
