@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     Batcher, Chunk, Contract, Durable, In, Input, Marker, Outcome, Position, QuarantineSink,
-    Record, Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Topic,
-    TopicPartition, flush,
+    Record, Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start,
+    Topic, TopicPartition, flush,
 };
 
 /// Named limits of one lane of a stage (invariant 8).
@@ -394,7 +394,11 @@ where
             self.stage.assigned(*at, note.as_deref());
         }
         for resume in &resumes {
-            let held = Held { origin: resume.held_origin, next_offset: None };
+            let next_offset = match resume.start {
+                Start::At(offset) => Some(offset),
+                Start::Beginning | Start::Committed => None,
+            };
+            let held = Held { origin: resume.held_origin, next_offset };
             self.held.insert(resume.at, held);
         }
         tracing::info!(stage = self.name, partitions = places.len(), "partitions taken");

@@ -1,0 +1,212 @@
+//! Topics: creating them, their incarnations and their ends.
+//!
+//! The topic id, which tells a recreated topic from the one before, is in librdkafka but not in
+//! its Rust wrapper: the calls to it are the one unsafe part of the project.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::bindings as ffi;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use tapeline_schemas::{ALL_KINDS, Cleanup, Kind, KindSpec};
+
+use super::KafkaSettings;
+
+/// How long a question to the cluster may take.
+pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Suffix of the topic of windows to be computed again.
+const DIRTY: &str = "candle.dirty";
+
+/// A topic as the cluster has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its incarnation: 32 hexadecimal digits.
+    pub id: String,
+    /// Number of its partitions.
+    pub partitions: i32,
+}
+
+/// Questions about topics.
+pub struct Admin {
+    client: AdminClient<DefaultClientContext>,
+}
+
+struct TopicPlan {
+    name: String,
+    spec: &'static KindSpec,
+    compact: bool,
+    max_message_bytes: usize,
+}
+
+/// Every topic of the pipeline: raw and checked have the same number of partitions.
+fn plans(prefix: &str) -> Vec<TopicPlan> {
+    let mut plans = Vec::new();
+    for spec in &ALL_KINDS {
+        if spec.raw {
+            plans.push(TopicPlan {
+                name: spec.raw_topic(prefix),
+                spec,
+                compact: false,
+                max_message_bytes: spec.max_message_bytes,
+            });
+        }
+        plans.push(TopicPlan {
+            name: spec.topic(prefix),
+            spec,
+            compact: spec.cleanup == Cleanup::Compact,
+            max_message_bytes: spec.checked_max_message_bytes(),
+        });
+    }
+    plans.push(TopicPlan {
+        name: dirty_topic(prefix),
+        spec: Kind::Candle.spec(),
+        compact: false,
+        max_message_bytes: Kind::Candle.spec().max_message_bytes,
+    });
+    plans
+}
+
+/// Name of the topic of windows to be computed again.
+pub(crate) fn dirty_topic(prefix: &str) -> String {
+    format!("{prefix}{DIRTY}")
+}
+
+/// Creates the topics that do not exist yet; returns the names of those it created.
+pub async fn create_topics(settings: &KafkaSettings) -> Result<Vec<String>> {
+    let admin = Admin::new(settings)?;
+    let plans = plans(&settings.topic_prefix);
+    let configs: Vec<_> = plans
+        .iter()
+        .map(|plan| {
+            let retention = u64::from(plan.spec.retention_days) * 86_400_000;
+            (retention.to_string(), plan.max_message_bytes.to_string())
+        })
+        .collect();
+    let topics: Vec<_> = plans
+        .iter()
+        .zip(&configs)
+        .map(|(plan, (retention, largest))| {
+            let partitions = settings.partitions.unwrap_or(plan.spec.partitions);
+            NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(settings.replication))
+                // Old venue times must not make retention eat fresh segments.
+                .set("message.timestamp.type", "LogAppendTime")
+                .set("cleanup.policy", if plan.compact { "compact" } else { "delete" })
+                .set("retention.ms", retention)
+                .set("max.message.bytes", largest)
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+    let results = admin.client.create_topics(&topics, &options).await.context("create topics")?;
+    let mut created = Vec::new();
+    for result in results {
+        match result {
+            Ok(name) => created.push(name),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => bail!("topic {name} cannot be created: {code}"),
+        }
+    }
+    Ok(created)
+}
+
+/// Deletes every topic of the pipeline; those that do not exist are passed over.
+pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
+    let admin = Admin::new(settings)?;
+    let plans = plans(&settings.topic_prefix);
+    let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+    let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+    for result in admin.client.delete_topics(&names, &options).await.context("delete topics")? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+            Err((name, code)) => bail!("topic {name} cannot be deleted: {code}"),
+        }
+    }
+    Ok(())
+}
+
+impl Admin {
+    /// Connects lazily.
+    pub fn new(settings: &KafkaSettings) -> Result<Admin> {
+        Ok(Admin { client: settings.client().create().context("kafka admin client")? })
+    }
+
+    /// Incarnation and partitions of each of `names`; an error naming the first that does not exist.
+    /// Blocks for up to fifteen seconds.
+    pub fn describe(&self, names: &[&str]) -> Result<HashMap<String, TopicState>> {
+        let names: Vec<CString> =
+            names.iter().map(|name| CString::new(*name)).collect::<Result<_, _>>()?;
+        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        // SAFETY: every object that librdkafka returns here is destroyed below exactly once, after the
+        // last use of what it owns; `names` and `pointers` outlive the call that copies them.
+        unsafe {
+            let client = self.client.inner().native_ptr();
+            let queue = ffi::rd_kafka_queue_new(client);
+            let topics =
+                ffi::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            ffi::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue);
+            let event = ffi::rd_kafka_queue_poll(queue, ADMIN_TIMEOUT.as_millis() as i32);
+            let states = if event.is_null() {
+                Err(anyhow::anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}"))
+            } else {
+                let states = read_descriptions(event);
+                ffi::rd_kafka_event_destroy(event);
+                states
+            };
+            ffi::rd_kafka_TopicCollection_destroy(topics);
+            ffi::rd_kafka_queue_destroy(queue);
+            states
+        }
+    }
+}
+
+/// # Safety
+/// `event` must be a live event of librdkafka.
+unsafe fn read_descriptions(
+    event: *mut ffi::rd_kafka_event_t,
+) -> Result<HashMap<String, TopicState>> {
+    let text = |pointer: *const c_char| {
+        // SAFETY: librdkafka's strings end with a zero and live as long as their event.
+        unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+    };
+    // SAFETY: as the caller promises; all pointers below belong to the event.
+    unsafe {
+        if ffi::rd_kafka_event_error(event) != ffi::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            bail!(
+                "kafka cannot describe topics: {}",
+                text(ffi::rd_kafka_event_error_string(event))
+            );
+        }
+        let result = ffi::rd_kafka_event_DescribeTopics_result(event);
+        ensure!(!result.is_null(), "kafka answered another question than that about topics");
+        let mut count = 0;
+        let topics = ffi::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        let mut states = HashMap::new();
+        for index in 0..count {
+            let topic = *topics.add(index);
+            let name = text(ffi::rd_kafka_TopicDescription_name(topic));
+            let error = ffi::rd_kafka_TopicDescription_error(topic);
+            if ffi::rd_kafka_error_code(error)
+                != ffi::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                bail!(
+                    "topic {name}: {}; `tapeline topics create` creates what is missing",
+                    text(ffi::rd_kafka_error_string(error))
+                );
+            }
+            let id = ffi::rd_kafka_TopicDescription_topic_id(topic);
+            let mut partitions = 0;
+            ffi::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            let id = format!(
+                "{:016x}{:016x}",
+                ffi::rd_kafka_Uuid_most_significant_bits(id),
+                ffi::rd_kafka_Uuid_least_significant_bits(id)
+            );
+            states.insert(name, TopicState { id, partitions: i32::try_from(partitions)? });
+        }
+        Ok(states)
+    }
+}

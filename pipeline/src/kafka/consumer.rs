@@ -1,0 +1,519 @@
+//! The consumer: librdkafka's `BaseConsumer` polled on a thread of its own, feeding the lanes
+//! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
+
+use std::collections::HashMap;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use tapeline_stages::flow::{Checkpoint, Input, Released, Resume, Start, Topic, TopicPartition};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{LANE_CHUNKS, Lane};
+use super::rebalance::{Change, Rebalances};
+use super::source::{Checkpoints, Interrupt, KafkaSource};
+
+/// How long a question to the cluster may take.
+const ASK: Duration = Duration::from_secs(10);
+/// Longest wait for a message, which is also the longest wait of anything else the thread does.
+const POLL: Duration = Duration::from_millis(5);
+/// Longest wait for room in a lane's queue between two looks.
+const ROOM: Duration = Duration::from_millis(2);
+/// Time between commits.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// Messages taken between two looks at everything else.
+const SWEEP: usize = 2_000;
+
+/// What to consume.
+pub struct ConsumerOptions {
+    /// Name of the consumer group.
+    pub group: String,
+    /// librdkafka's settings.
+    pub config: ClientConfig,
+    /// Topics; their index is that of [`TopicPartition`].
+    pub topics: Vec<Topic>,
+    /// Lanes that share the partitions.
+    pub lanes: usize,
+}
+
+/// The running thread.
+pub struct ConsumerHandle(JoinHandle<()>);
+
+impl ConsumerHandle {
+    /// Waits until the consumer has left its group. Blocks.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the consumer's thread panicked");
+        }
+    }
+}
+
+/// An assignment that waits for the lanes to say where to start.
+struct Starting {
+    waiting: Vec<oneshot::Receiver<Vec<Resume>>>,
+    resumes: Vec<Resume>,
+    committed: HashMap<TopicPartition, i64>,
+    /// The partitions were ours all along: they are sought, not assigned.
+    again: bool,
+}
+
+/// A revocation that waits for the lanes to drain.
+struct Draining {
+    list: TopicPartitionList,
+    waiting: Vec<(usize, oneshot::Receiver<Released>)>,
+    gave_up: Vec<usize>,
+}
+
+struct Worker {
+    consumer: BaseConsumer<Rebalances>,
+    topics: Vec<Topic>,
+    index: HashMap<String, u16>,
+    lanes: Vec<Lane>,
+    checkpoints: std_mpsc::Receiver<Checkpoints>,
+    owned: HashMap<TopicPartition, usize>,
+    uncommitted: HashMap<TopicPartition, Checkpoint>,
+    last_commit: Instant,
+    starting: Vec<Starting>,
+    draining: Option<Draining>,
+    shutdown: CancellationToken,
+    ending: bool,
+}
+
+/// Starts the thread; one source a lane.
+pub fn start_consumer(
+    options: ConsumerOptions,
+    shutdown: CancellationToken,
+) -> Result<(Vec<KafkaSource>, ConsumerHandle)> {
+    let consumer: BaseConsumer<Rebalances> = options
+        .config
+        .create_with_context(Rebalances::new(&options.group))
+        .context("kafka consumer")?;
+    let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
+    consumer.subscribe(&names).context("subscribe")?;
+    let index = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i as u16)).collect();
+    let (sender, checkpoints) = std_mpsc::channel();
+    let ends: Vec<_> = (0..options.lanes.max(1))
+        .map(|_| (mpsc::channel(LANE_CHUNKS), Arc::new(Interrupt::default())))
+        .collect();
+    let mut receivers = Vec::new();
+    let mut lanes = Vec::new();
+    for ((input, inputs), interrupt) in ends {
+        lanes.push(Lane::new(input, Arc::clone(&interrupt)));
+        receivers.push((inputs, interrupt));
+    }
+    let worker = Worker {
+        consumer,
+        topics: options.topics,
+        index,
+        lanes,
+        checkpoints,
+        owned: HashMap::new(),
+        uncommitted: HashMap::new(),
+        last_commit: Instant::now(),
+        starting: Vec::new(),
+        draining: None,
+        shutdown,
+        ending: false,
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("consume {}", options.group))
+        .spawn(move || worker.run())
+        .context("consumer thread")?;
+    let sources = receivers
+        .into_iter()
+        .map(|(inputs, interrupt)| KafkaSource {
+            inputs,
+            checkpoints: sender.clone(),
+            interrupt,
+            consumer: thread.thread().clone(),
+        })
+        .collect();
+    Ok((sources, ConsumerHandle(thread)))
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let step = self.step();
+            if let Err(error) = step {
+                let reason = format!("{error:#}");
+                tracing::error!(reason, "the consumer cannot go on");
+                self.lanes.iter_mut().for_each(|lane| lane.tell(Input::Failed(reason.clone())));
+                self.end();
+            }
+            if self.ending && self.lanes.iter().all(|lane| lane.sender.is_closed()) {
+                break;
+            }
+        }
+        self.take_checkpoints();
+        self.commit(CommitMode::Sync);
+        self.consumer.context().close();
+        // Dropping the consumer leaves the group.
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.take_checkpoints();
+        if self.last_commit.elapsed() >= COMMIT_EVERY {
+            self.commit(CommitMode::Async);
+        }
+        self.settle_starting()?;
+        self.settle_draining()?;
+        for change in self.consumer.context().take() {
+            match change {
+                Change::Assign(list) => self.begin_assign(&list)?,
+                Change::Revoke(list) => self.begin_revoke(list),
+            }
+        }
+        if self.shutdown.is_cancelled() && !self.ending {
+            self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
+            self.end();
+        }
+        for lane in &mut self.lanes {
+            if lane.deliver().is_err() && !self.ending {
+                // A lane that left has failed: the stage stops as a whole.
+                self.shutdown.cancel();
+            }
+        }
+        self.pause_and_resume()?;
+        if self.lanes.iter().any(|lane| lane.is_stuck() && !lane.paused) {
+            std::thread::park_timeout(ROOM);
+            return Ok(());
+        }
+        self.sweep()
+    }
+
+    fn end(&mut self) {
+        self.ending = true;
+        self.lanes.iter().for_each(|lane| lane.interrupt.raise());
+    }
+
+    fn lane_of(&self, at: TopicPartition) -> usize {
+        at.partition as usize % self.lanes.len()
+    }
+
+    fn place(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        self.index.get(topic).map(|&topic| TopicPartition { topic, partition })
+    }
+
+    fn name(&self, at: TopicPartition) -> &str {
+        &self.topics[at.topic as usize].name
+    }
+
+    /// Takes messages until none is left or it is time to look after the rest.
+    fn sweep(&mut self) -> Result<()> {
+        let mut timeout = POLL;
+        for _ in 0..SWEEP {
+            // The borrow of the consumer ends before the lanes are touched.
+            let consumer = &self.consumer;
+            match consumer.poll(timeout) {
+                None => break,
+                Some(Ok(message)) => {
+                    Self::accept(&self.index, &self.owned, &mut self.lanes, &message);
+                }
+                Some(Err(error)) => return self.judge(error),
+            }
+            timeout = Duration::ZERO;
+        }
+        self.lanes.iter_mut().for_each(Lane::close_all);
+        Ok(())
+    }
+
+    fn accept(
+        index: &HashMap<String, u16>,
+        owned: &HashMap<TopicPartition, usize>,
+        lanes: &mut [Lane],
+        message: &BorrowedMessage<'_>,
+    ) {
+        let Some(&topic) = index.get(message.topic()) else { return };
+        let at = TopicPartition { topic, partition: message.partition() };
+        // A partition that is going is not read any more; its next owner reads this again.
+        if let Some(&lane) = owned.get(&at) {
+            lanes[lane].append(at, message);
+        }
+    }
+
+    fn judge(&self, error: KafkaError) -> Result<()> {
+        let code = error.rdkafka_error_code();
+        let lost = matches!(
+            code,
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        if lost {
+            anyhow::bail!(
+                "the log no longer has what is to be read next: {}. Restore it, or accept the loss and say so",
+                self.lost_ranges()
+            );
+        }
+        match code {
+            Some(
+                RDKafkaErrorCode::Fatal
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::FencedInstanceId
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed,
+            ) => Err(error).context("consumer"),
+            _ => {
+                metrics::counter!("tapeline_consumer_errors_total").increment(1);
+                tracing::warn!(%error, "kafka");
+                Ok(())
+            }
+        }
+    }
+
+    /// Names every range between the position and what the log still has.
+    fn lost_ranges(&self) -> String {
+        let mut ranges = Vec::new();
+        let positions = self.consumer.position().ok();
+        for element in positions.iter().flat_map(|list| list.elements()) {
+            let (topic, partition) = (element.topic(), element.partition());
+            let marks = self.consumer.fetch_watermarks(topic, partition, ASK);
+            if let (Offset::Offset(next), Ok((low, high))) = (element.offset(), marks)
+                && !(low..=high).contains(&next)
+            {
+                ranges.push(format!(
+                    "{topic} [{partition}] offset {next}, the log holds {low}..{high}"
+                ));
+            }
+        }
+        if ranges.is_empty() { "a partition just assigned".to_owned() } else { ranges.join("; ") }
+    }
+
+    fn take_checkpoints(&mut self) {
+        while let Ok(checkpoints) = self.checkpoints.try_recv() {
+            self.uncommitted.extend(checkpoints);
+        }
+    }
+
+    /// Commits for partitions that are still ours. Giving them up happens on this same thread,
+    /// so nothing is ever committed for a partition of another owner.
+    fn commit(&mut self, mode: CommitMode) {
+        self.last_commit = Instant::now();
+        if self.uncommitted.is_empty() {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (at, checkpoint) in std::mem::take(&mut self.uncommitted) {
+            if !self.owned.contains_key(&at) {
+                continue;
+            }
+            let name = self.topics[at.topic as usize].name.as_str();
+            let mut element = list.add_partition(name, at.partition);
+            element.set_metadata(&checkpoint.note);
+            if let Err(error) = element.set_offset(Offset::Offset(checkpoint.offset)) {
+                tracing::error!(%error, "checkpoint");
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, mode)
+        {
+            // Harmless: what is not committed is read again and recognised.
+            tracing::warn!(%error, "commit");
+        }
+    }
+
+    fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
+        if list.count() == 0 {
+            return self.consumer.incremental_assign(list).context("empty assignment");
+        }
+        let committed = self.consumer.committed_offsets(list.clone(), ASK);
+        let committed = committed.context("committed offsets of the group")?;
+        let mut places = Vec::new();
+        let mut offsets = HashMap::new();
+        for element in committed.elements() {
+            let Some(at) = self.place(element.topic(), element.partition()) else { continue };
+            let mut note = None;
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(at, offset);
+                note = Some(element.metadata().to_owned());
+            }
+            places.push((at, note));
+        }
+        self.start(places, offsets, false);
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        places: Vec<(TopicPartition, Option<String>)>,
+        committed: HashMap<TopicPartition, i64>,
+        again: bool,
+    ) {
+        let mut waiting = Vec::new();
+        for lane in 0..self.lanes.len() {
+            let mine: Vec<_> =
+                places.iter().filter(|(at, _)| self.lane_of(*at) == lane).cloned().collect();
+            if !mine.is_empty() {
+                let (answer, waits) = oneshot::channel();
+                self.lanes[lane].tell(Input::Assigned(mine, answer));
+                waiting.push(waits);
+            }
+        }
+        self.starting.push(Starting { waiting, resumes: Vec::new(), committed, again });
+    }
+
+    fn settle_starting(&mut self) -> Result<()> {
+        for starting in &mut self.starting {
+            starting.waiting.retain_mut(|waits| match waits.try_recv() {
+                Ok(resumes) => {
+                    starting.resumes.extend(resumes);
+                    false
+                }
+                Err(oneshot::error::TryRecvError::Empty) => true,
+                // The lane is on its way out, and with it the whole consumer.
+                Err(oneshot::error::TryRecvError::Closed) => false,
+            });
+        }
+        while let Some(index) = self.starting.iter().position(|s| s.waiting.is_empty()) {
+            let starting = self.starting.swap_remove(index);
+            self.begin_reading(&starting)?;
+        }
+        Ok(())
+    }
+
+    fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for resume in &starting.resumes {
+            let offset = match resume.start {
+                Start::Beginning => Offset::Beginning,
+                Start::At(offset) => Offset::Offset(offset),
+                Start::Committed => starting
+                    .committed
+                    .get(&resume.at)
+                    .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
+            };
+            list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
+        }
+        if starting.again {
+            self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
+            self.consumer.resume(&list).context("resume")?;
+        } else {
+            self.consumer.incremental_assign(&list).context("assignment")?;
+        }
+        for resume in &starting.resumes {
+            self.owned.insert(resume.at, self.lane_of(resume.at));
+        }
+        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        Ok(())
+    }
+
+    fn begin_revoke(&mut self, list: TopicPartitionList) {
+        if self.consumer.assignment_lost() {
+            tracing::warn!(
+                "the group took partitions away without asking: this member was silent for too long"
+            );
+        }
+        let places: Vec<_> = list
+            .elements()
+            .iter()
+            .filter_map(|element| self.place(element.topic(), element.partition()))
+            .collect();
+        let mut waiting = Vec::new();
+        for lane in 0..self.lanes.len() {
+            let mine: Vec<_> =
+                places.iter().copied().filter(|&at| self.lane_of(at) == lane).collect();
+            if !mine.is_empty() {
+                let (answer, waits) = oneshot::channel();
+                self.lanes[lane].tell(Input::Revoked(mine, answer));
+                self.lanes[lane].interrupt.raise();
+                waiting.push((lane, waits));
+            }
+        }
+        self.draining = Some(Draining { list, waiting, gave_up: Vec::new() });
+    }
+
+    fn settle_draining(&mut self) -> Result<()> {
+        let Some(draining) = &mut self.draining else { return Ok(()) };
+        let lanes = &self.lanes;
+        let gave_up = &mut draining.gave_up;
+        draining.waiting.retain_mut(|(lane, waits)| match waits.try_recv() {
+            Ok(released) => {
+                lanes[*lane].interrupt.clear();
+                if released == Released::GaveUp {
+                    gave_up.push(*lane);
+                }
+                false
+            }
+            Err(oneshot::error::TryRecvError::Empty) => true,
+            Err(oneshot::error::TryRecvError::Closed) => false,
+        });
+        if !draining.waiting.is_empty() {
+            return Ok(());
+        }
+        let Some(draining) = self.draining.take() else { return Ok(()) };
+        self.take_checkpoints();
+        self.commit(CommitMode::Sync);
+        for element in draining.list.elements() {
+            if let Some(at) = self.place(element.topic(), element.partition()) {
+                self.owned.remove(&at);
+                let lane = self.lane_of(at);
+                self.lanes[lane].forget(at);
+            }
+        }
+        self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
+        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        for lane in draining.gave_up {
+            self.start_again(lane)?;
+        }
+        Ok(())
+    }
+
+    /// A lane gave up everything it had read: what stays ours is read again from its fences.
+    fn start_again(&mut self, lane: usize) -> Result<()> {
+        let places: Vec<_> =
+            self.owned.iter().filter(|(_, owner)| **owner == lane).map(|(at, _)| *at).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for at in &places {
+            list.add_partition(self.name(*at), at.partition);
+            self.owned.remove(at);
+        }
+        places.iter().for_each(|at| self.lanes[lane].forget(*at));
+        self.consumer.pause(&list).context("pause")?;
+        let committed = self.consumer.committed_offsets(list, ASK).context("committed offsets")?;
+        let mut offsets = HashMap::new();
+        let mut noted = Vec::new();
+        for element in committed.elements() {
+            let Some(at) = self.place(element.topic(), element.partition()) else { continue };
+            let mut note = None;
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(at, offset);
+                note = Some(element.metadata().to_owned());
+            }
+            noted.push((at, note));
+        }
+        self.start(noted, offsets, true);
+        Ok(())
+    }
+
+    fn pause_and_resume(&mut self) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            let (pause, resume) =
+                (self.lanes[lane].should_pause(), self.lanes[lane].should_resume());
+            if !pause && !resume {
+                continue;
+            }
+            // A partition that came while the lane was paused is resumed with the others: harmless.
+            let mut list = TopicPartitionList::new();
+            for (at, _) in self.owned.iter().filter(|(_, owner)| **owner == lane) {
+                list.add_partition(self.name(*at), at.partition);
+            }
+            if pause {
+                self.consumer.pause(&list).context("pause")?;
+            } else {
+                self.consumer.resume(&list).context("resume")?;
+            }
+            self.lanes[lane].paused = pause;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Everything that knows Kafka: configuration, topics, the consumer's thread, the producer and
+//! the sinks and sources made of them.
+
+mod admin;
+mod consumer;
+mod ends;
+mod lane;
+mod producer;
+mod publisher;
+mod rebalance;
+mod settings;
+mod sink;
+mod source;
+mod tail;
+
+pub use admin::{Admin, TopicState, create_topics, delete_topics};
+pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
+pub use ends::LogEndReader;
+pub use producer::{Delivery, Producer};
+pub use publisher::RawPublisher;
+pub use settings::KafkaSettings;
+pub use sink::{AssignFrom, MessageSink, Quarantine};
+pub use source::KafkaSource;

@@ -1,0 +1,134 @@
+//! The producer: idempotent, bounded, and every delivery accounted for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tapeline_stages::flow::Headers;
+use tokio::sync::Notify;
+
+use super::KafkaSettings;
+
+/// How long a full queue is waited for between two attempts.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Deliveries of one batch that are still under way.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    pending: AtomicUsize,
+    failed: Mutex<Option<String>>,
+    done: Notify,
+}
+
+impl Delivery {
+    /// A batch without messages yet.
+    pub fn new() -> Arc<Delivery> {
+        Arc::default()
+    }
+
+    /// Waits until every message sent with it was delivered, or says why one was not.
+    pub async fn wait(&self) -> Result<(), String> {
+        loop {
+            let done = self.done.notified();
+            if self.pending.load(Ordering::Acquire) == 0 {
+                let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                return failed.clone().map_or(Ok(()), Err);
+            }
+            done.await;
+        }
+    }
+
+    fn finish(&self, failure: Option<String>) {
+        if let Some(failure) = failure {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        }
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // One waiter at most: `notify_one` keeps its permit for a waiter that comes later.
+            self.done.notify_one();
+        }
+    }
+}
+
+struct Context_;
+
+impl ClientContext for Context_ {}
+
+impl ProducerContext for Context_ {
+    type DeliveryOpaque = Arc<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
+        let failure = match result {
+            Ok(_) => None,
+            Err((error, message)) => {
+                use rdkafka::Message;
+                metrics::counter!("tapeline_producer_failures_total").increment(1);
+                Some(format!("{} [{}]: {error}", message.topic(), message.partition()))
+            }
+        };
+        delivery.finish(failure);
+    }
+}
+
+/// A producer that many tasks share.
+#[derive(Clone)]
+pub struct Producer(Arc<ThreadedProducer<Context_>>);
+
+impl Producer {
+    /// Connects lazily.
+    pub fn new(settings: &KafkaSettings) -> Result<Producer> {
+        let producer = settings.producer().create_with_context(Context_);
+        Ok(Producer(Arc::new(producer.context("kafka producer")?)))
+    }
+
+    /// Hands a message over; waits while the queue is full. The outcome reaches `delivery`.
+    pub async fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &[u8],
+        value: Option<&[u8]>,
+        headers: Option<OwnedHeaders>,
+        delivery: &Arc<Delivery>,
+    ) -> Result<(), String> {
+        delivery.pending.fetch_add(1, Ordering::AcqRel);
+        let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).key(key);
+        record.partition = partition;
+        record.payload = value;
+        record.headers = headers;
+        loop {
+            match self.0.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    metrics::counter!("tapeline_producer_queue_full_total").increment(1);
+                    record = back;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+                Err((error, _)) => {
+                    let reason = format!("{topic}: {error}");
+                    delivery.finish(Some(reason.clone()));
+                    return Err(reason);
+                }
+            }
+        }
+    }
+
+    /// Waits for all messages under way, at most `timeout`. Blocks.
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        self.0.flush(timeout).context("flush of the kafka producer")
+    }
+}
+
+/// Headers as librdkafka wants them; none where there is none.
+pub(super) fn owned_headers(headers: Headers<'_>) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    Some(headers.iter().fold(OwnedHeaders::new_with_capacity(4), |owned, (key, value)| {
+        owned.insert(Header { key, value })
+    }))
+}

@@ -1,0 +1,83 @@
+//! What the group coordinator gives and takes, carried out of librdkafka's callback.
+//!
+//! librdkafka waits for `incremental_assign` and `incremental_unassign` as long as the consumer
+//! is polled, so both are called later, once the lanes have said where to start or have drained.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+
+/// A change of the assignment.
+#[derive(Debug)]
+pub(super) enum Change {
+    Assign(TopicPartitionList),
+    Revoke(TopicPartitionList),
+}
+
+/// Collects changes for the consumer's thread.
+#[derive(Default)]
+pub(super) struct Rebalances {
+    changes: Mutex<Vec<Change>>,
+    closing: AtomicBool,
+    group: String,
+}
+
+impl Rebalances {
+    pub(super) fn new(group: &str) -> Rebalances {
+        Rebalances { group: group.to_owned(), ..Rebalances::default() }
+    }
+
+    /// Changes since the last call.
+    pub(super) fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From here on changes are obeyed at once: nobody is left to drain.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn stats(&self, statistics: Statistics) {
+        for (topic, partitions) in &statistics.topics {
+            for (number, partition) in &partitions.partitions {
+                if *number >= 0 && partition.consumer_lag >= 0 {
+                    metrics::gauge!(
+                        "tapeline_consumer_lag_records", "group" => self.group.clone(),
+                        "topic" => topic.clone(), "partition" => number.to_string()
+                    )
+                    .set(partition.consumer_lag as f64);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: rd_kafka_resp_err_t,
+        list: &mut TopicPartitionList,
+    ) {
+        let assign = code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let obeyed = if assign {
+                consumer.incremental_assign(&TopicPartitionList::new())
+            } else {
+                consumer.incremental_unassign(list)
+            };
+            if let Err(error) = obeyed {
+                tracing::debug!(%error, "rebalance while closing");
+            }
+            return;
+        }
+        let change =
+            if assign { Change::Assign(list.clone()) } else { Change::Revoke(list.clone()) };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+}

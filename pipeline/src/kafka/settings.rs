@@ -1,0 +1,132 @@
+//! librdkafka settings: what the pipeline needs for its guarantees, then the user's.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use rdkafka::ClientConfig;
+
+/// How to reach and use Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// Prefix of all topics: `md.`.
+    pub topic_prefix: String,
+    /// Partitions of topics that do not exist yet, where it differs from the table of kinds.
+    pub partitions: Option<i32>,
+    /// Replicas of topics that do not exist yet.
+    pub replication: i32,
+    /// librdkafka settings for every client.
+    pub properties: BTreeMap<String, String>,
+    /// librdkafka settings for consumers.
+    pub consumer_properties: BTreeMap<String, String>,
+    /// librdkafka settings for producers.
+    pub producer_properties: BTreeMap<String, String>,
+}
+
+/// Settings that the guarantees rest on, with the invariant that would fall with them.
+const PROTECTED: &[(&str, &str)] = &[
+    ("acks", "1"),
+    ("enable.idempotence", "1"),
+    ("enable.gapless.guarantee", "3"),
+    ("enable.auto.commit", "1"),
+    ("enable.auto.offset.store", "1"),
+    ("auto.offset.reset", "1"),
+    ("partition.assignment.strategy", "1"),
+    ("partitioner", "3"),
+    ("check.crcs", "1"),
+];
+
+/// Pre-fetched messages a consumer may hold, in KiB (invariant 8).
+const PREFETCH_KIB: &str = "16384";
+/// Messages a producer may hold, in KiB and in number (invariant 8).
+const PRODUCER_QUEUE_KIB: &str = "65536";
+const PRODUCER_QUEUE_MESSAGES: &str = "200000";
+
+impl KafkaSettings {
+    /// Refuses settings that would break a guarantee.
+    pub fn check(&self) -> Result<()> {
+        let all = [&self.properties, &self.consumer_properties, &self.producer_properties];
+        for (key, invariant) in PROTECTED {
+            if all.iter().any(|properties| properties.contains_key(*key)) {
+                bail!("kafka property `{key}` cannot be set: invariant {invariant} rests on it");
+            }
+        }
+        Ok(())
+    }
+
+    /// For any client.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "tapeline");
+        apply(&mut config, &self.properties);
+        config
+    }
+
+    /// For consumers; without a group where `group` is none.
+    pub fn consumer(&self, group: Option<&str>) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", group.unwrap_or("tapeline-reader"))
+            .set("queued.max.messages.kbytes", PREFETCH_KIB)
+            .set("fetch.max.bytes", "8388608")
+            .set("max.partition.fetch.bytes", "1048576")
+            .set("statistics.interval.ms", "10000");
+        apply(&mut config, &self.consumer_properties);
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "false")
+            .set("check.crcs", "true");
+        config
+    }
+
+    /// For producers.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("compression.type", "lz4")
+            .set("linger.ms", "2")
+            .set("batch.size", "524288")
+            .set("queue.buffering.max.kbytes", PRODUCER_QUEUE_KIB)
+            .set("queue.buffering.max.messages", PRODUCER_QUEUE_MESSAGES)
+            .set("message.max.bytes", "8388608");
+        apply(&mut config, &self.producer_properties);
+        config
+            .set("enable.idempotence", "true")
+            .set("enable.gapless.guarantee", "true")
+            .set("acks", "all")
+            // Java's default partitioner; librdkafka's own default differs.
+            .set("partitioner", "murmur2_random");
+        config
+    }
+}
+
+fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_a_guarantee_rests_on_is_refused_by_name() {
+        let mut settings = KafkaSettings {
+            brokers: "127.0.0.1:9092".to_owned(),
+            topic_prefix: "md.".to_owned(),
+            partitions: None,
+            replication: 1,
+            properties: BTreeMap::new(),
+            consumer_properties: BTreeMap::from([("fetch.min.bytes".to_owned(), "1".to_owned())]),
+            producer_properties: BTreeMap::new(),
+        };
+        settings.check().expect("tuning is allowed");
+        settings.producer_properties.insert("acks".to_owned(), "1".to_owned());
+        let refused = settings.check().expect_err("acks");
+        assert!(refused.to_string().contains("`acks`"), "{refused}");
+    }
+}

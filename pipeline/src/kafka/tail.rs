@@ -1,0 +1,88 @@
+//! The last records of partitions: where `validate` goes on, and what a connector last covered.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers as _;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tapeline_schemas::headers;
+use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
+
+use super::KafkaSettings;
+
+/// How long a question to the cluster, and reading all tails, may take.
+const ASK: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_secs(30);
+
+/// Reads the last origin of each partition of the checked topics.
+#[derive(Debug, Clone)]
+pub struct CheckedTail {
+    settings: KafkaSettings,
+    /// Raw topics, by [`TopicPartition::topic`].
+    raw: Vec<Topic>,
+}
+
+fn retry(error: impl std::fmt::Display) -> SinkError {
+    SinkError::Retry(format!("tail of the checked topic: {error}"))
+}
+
+impl CheckedTail {
+    /// For a stage that reads `raw`.
+    pub fn new(settings: KafkaSettings, raw: Vec<Topic>) -> CheckedTail {
+        CheckedTail { settings, raw }
+    }
+
+    fn checked_name(&self, at: TopicPartition) -> String {
+        self.raw[at.topic as usize].kind.spec().topic(&self.settings.topic_prefix)
+    }
+
+    /// Where each of the raw `partitions` goes on. Blocks.
+    pub fn read(&self, partitions: &[TopicPartition]) -> Result<Vec<Resume>, SinkError> {
+        let consumer: BaseConsumer = self.settings.consumer(None).create().map_err(retry)?;
+        let mut resumes = Vec::new();
+        let mut wanted = HashMap::new();
+        let mut list = TopicPartitionList::new();
+        for &at in partitions {
+            let name = self.checked_name(at);
+            let (low, high) = consumer.fetch_watermarks(&name, at.partition, ASK).map_err(retry)?;
+            if high == 0 {
+                resumes.push(Resume { at, start: Start::Beginning, held_origin: None });
+            } else if low == high {
+                // Retention emptied it: the group's commit is the best there is.
+                resumes.push(Resume { at, start: Start::Committed, held_origin: None });
+            } else {
+                list.add_partition_offset(&name, at.partition, Offset::Offset(high - 1))
+                    .map_err(retry)?;
+                wanted.insert((name, at.partition), at);
+            }
+        }
+        consumer.assign(&list).map_err(retry)?;
+        let deadline = Instant::now() + READ;
+        while !wanted.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(retry("not read in time"));
+            }
+            let Some(message) = consumer.poll(left) else { continue };
+            let message = message.map_err(retry)?;
+            let place = (message.topic().to_owned(), message.partition());
+            if let Some(at) = wanted.remove(&place) {
+                let origin = origin(&message).ok_or_else(|| {
+                    SinkError::Fatal(format!(
+                        "{} [{}] offset {}: no {} header; only `validate` may write to a checked topic",
+                        place.0, place.1, message.offset(), headers::ORIGIN
+                    ))
+                })?;
+                let start = Start::At(origin + 1);
+                resumes.push(Resume { at, start, held_origin: Some(origin) });
+            }
+        }
+        Ok(resumes)
+    }
+}
+
+fn origin(message: &impl Message) -> Option<i64> {
+    let found = message.headers()?.iter().filter(|header| header.key == headers::ORIGIN).last()?;
+    std::str::from_utf8(found.value?).ok()?.parse().ok()
+}
