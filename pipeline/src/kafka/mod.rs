@@ -19,5 +19,6 @@ pub use ends::LogEndReader;
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
 pub use settings::KafkaSettings;
-pub use sink::{AssignFrom, MessageSink, Quarantine};
+pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};
 pub use source::KafkaSource;
+pub use tail::CheckedTail;

@@ -1,6 +1,8 @@
 //! The consumer: librdkafka's `BaseConsumer` polled on a thread of its own, feeding the lanes
 //! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
 
+mod assignment;
+
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
@@ -11,10 +13,11 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use tapeline_stages::flow::{Checkpoint, Input, Released, Resume, Start, Topic, TopicPartition};
-use tokio::sync::{mpsc, oneshot};
+use tapeline_stages::flow::{Checkpoint, Input, Topic, TopicPartition};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
 use super::source::{Checkpoints, Interrupt, KafkaSource};
@@ -52,22 +55,6 @@ impl ConsumerHandle {
             tracing::error!("the consumer's thread panicked");
         }
     }
-}
-
-/// An assignment that waits for the lanes to say where to start.
-struct Starting {
-    waiting: Vec<oneshot::Receiver<Vec<Resume>>>,
-    resumes: Vec<Resume>,
-    committed: HashMap<TopicPartition, i64>,
-    /// The partitions were ours all along: they are sought, not assigned.
-    again: bool,
-}
-
-/// A revocation that waits for the lanes to drain.
-struct Draining {
-    list: TopicPartitionList,
-    waiting: Vec<(usize, oneshot::Receiver<Released>)>,
-    gave_up: Vec<usize>,
 }
 
 struct Worker {
@@ -317,182 +304,6 @@ impl Worker {
             // Harmless: what is not committed is read again and recognised.
             tracing::warn!(%error, "commit");
         }
-    }
-
-    fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
-        if list.count() == 0 {
-            return self.consumer.incremental_assign(list).context("empty assignment");
-        }
-        let committed = self.consumer.committed_offsets(list.clone(), ASK);
-        let committed = committed.context("committed offsets of the group")?;
-        let mut places = Vec::new();
-        let mut offsets = HashMap::new();
-        for element in committed.elements() {
-            let Some(at) = self.place(element.topic(), element.partition()) else { continue };
-            let mut note = None;
-            if let Offset::Offset(offset) = element.offset() {
-                offsets.insert(at, offset);
-                note = Some(element.metadata().to_owned());
-            }
-            places.push((at, note));
-        }
-        self.start(places, offsets, false);
-        Ok(())
-    }
-
-    fn start(
-        &mut self,
-        places: Vec<(TopicPartition, Option<String>)>,
-        committed: HashMap<TopicPartition, i64>,
-        again: bool,
-    ) {
-        let mut waiting = Vec::new();
-        for lane in 0..self.lanes.len() {
-            let mine: Vec<_> =
-                places.iter().filter(|(at, _)| self.lane_of(*at) == lane).cloned().collect();
-            if !mine.is_empty() {
-                let (answer, waits) = oneshot::channel();
-                self.lanes[lane].tell(Input::Assigned(mine, answer));
-                waiting.push(waits);
-            }
-        }
-        self.starting.push(Starting { waiting, resumes: Vec::new(), committed, again });
-    }
-
-    fn settle_starting(&mut self) -> Result<()> {
-        for starting in &mut self.starting {
-            starting.waiting.retain_mut(|waits| match waits.try_recv() {
-                Ok(resumes) => {
-                    starting.resumes.extend(resumes);
-                    false
-                }
-                Err(oneshot::error::TryRecvError::Empty) => true,
-                // The lane is on its way out, and with it the whole consumer.
-                Err(oneshot::error::TryRecvError::Closed) => false,
-            });
-        }
-        while let Some(index) = self.starting.iter().position(|s| s.waiting.is_empty()) {
-            let starting = self.starting.swap_remove(index);
-            self.begin_reading(&starting)?;
-        }
-        Ok(())
-    }
-
-    fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
-        let mut list = TopicPartitionList::new();
-        for resume in &starting.resumes {
-            let offset = match resume.start {
-                Start::Beginning => Offset::Beginning,
-                Start::At(offset) => Offset::Offset(offset),
-                Start::Committed => starting
-                    .committed
-                    .get(&resume.at)
-                    .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
-            };
-            list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
-        }
-        if starting.again {
-            self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
-            self.consumer.resume(&list).context("resume")?;
-        } else {
-            self.consumer.incremental_assign(&list).context("assignment")?;
-        }
-        for resume in &starting.resumes {
-            self.owned.insert(resume.at, self.lane_of(resume.at));
-        }
-        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
-        Ok(())
-    }
-
-    fn begin_revoke(&mut self, list: TopicPartitionList) {
-        if self.consumer.assignment_lost() {
-            tracing::warn!(
-                "the group took partitions away without asking: this member was silent for too long"
-            );
-        }
-        let places: Vec<_> = list
-            .elements()
-            .iter()
-            .filter_map(|element| self.place(element.topic(), element.partition()))
-            .collect();
-        let mut waiting = Vec::new();
-        for lane in 0..self.lanes.len() {
-            let mine: Vec<_> =
-                places.iter().copied().filter(|&at| self.lane_of(at) == lane).collect();
-            if !mine.is_empty() {
-                let (answer, waits) = oneshot::channel();
-                self.lanes[lane].tell(Input::Revoked(mine, answer));
-                self.lanes[lane].interrupt.raise();
-                waiting.push((lane, waits));
-            }
-        }
-        self.draining = Some(Draining { list, waiting, gave_up: Vec::new() });
-    }
-
-    fn settle_draining(&mut self) -> Result<()> {
-        let Some(draining) = &mut self.draining else { return Ok(()) };
-        let lanes = &self.lanes;
-        let gave_up = &mut draining.gave_up;
-        draining.waiting.retain_mut(|(lane, waits)| match waits.try_recv() {
-            Ok(released) => {
-                lanes[*lane].interrupt.clear();
-                if released == Released::GaveUp {
-                    gave_up.push(*lane);
-                }
-                false
-            }
-            Err(oneshot::error::TryRecvError::Empty) => true,
-            Err(oneshot::error::TryRecvError::Closed) => false,
-        });
-        if !draining.waiting.is_empty() {
-            return Ok(());
-        }
-        let Some(draining) = self.draining.take() else { return Ok(()) };
-        self.take_checkpoints();
-        self.commit(CommitMode::Sync);
-        for element in draining.list.elements() {
-            if let Some(at) = self.place(element.topic(), element.partition()) {
-                self.owned.remove(&at);
-                let lane = self.lane_of(at);
-                self.lanes[lane].forget(at);
-            }
-        }
-        self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
-        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
-        for lane in draining.gave_up {
-            self.start_again(lane)?;
-        }
-        Ok(())
-    }
-
-    /// A lane gave up everything it had read: what stays ours is read again from its fences.
-    fn start_again(&mut self, lane: usize) -> Result<()> {
-        let places: Vec<_> =
-            self.owned.iter().filter(|(_, owner)| **owner == lane).map(|(at, _)| *at).collect();
-        if places.is_empty() {
-            return Ok(());
-        }
-        let mut list = TopicPartitionList::new();
-        for at in &places {
-            list.add_partition(self.name(*at), at.partition);
-            self.owned.remove(at);
-        }
-        places.iter().for_each(|at| self.lanes[lane].forget(*at));
-        self.consumer.pause(&list).context("pause")?;
-        let committed = self.consumer.committed_offsets(list, ASK).context("committed offsets")?;
-        let mut offsets = HashMap::new();
-        let mut noted = Vec::new();
-        for element in committed.elements() {
-            let Some(at) = self.place(element.topic(), element.partition()) else { continue };
-            let mut note = None;
-            if let Offset::Offset(offset) = element.offset() {
-                offsets.insert(at, offset);
-                note = Some(element.metadata().to_owned());
-            }
-            noted.push((at, note));
-        }
-        self.start(noted, offsets, true);
-        Ok(())
     }
 
     fn pause_and_resume(&mut self) -> Result<()> {

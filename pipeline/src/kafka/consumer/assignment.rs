@@ -1,0 +1,198 @@
+//! Partitions that come and go: lanes say where to start, and drain before they let go.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use tapeline_stages::flow::{Input, Released, Resume, Start, TopicPartition};
+use tokio::sync::oneshot;
+
+use super::{ASK, Worker};
+
+/// An assignment that waits for the lanes to say where to start.
+pub(super) struct Starting {
+    waiting: Vec<oneshot::Receiver<Vec<Resume>>>,
+    resumes: Vec<Resume>,
+    committed: HashMap<TopicPartition, i64>,
+    /// The partitions were ours all along: they are sought, not assigned.
+    again: bool,
+}
+
+/// A revocation that waits for the lanes to drain.
+pub(super) struct Draining {
+    list: TopicPartitionList,
+    waiting: Vec<(usize, oneshot::Receiver<Released>)>,
+    gave_up: Vec<usize>,
+}
+
+/// Partitions with the note their last owner left.
+type Noted = Vec<(TopicPartition, Option<String>)>;
+
+impl Worker {
+    pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
+        if list.count() == 0 {
+            return self.consumer.incremental_assign(list).context("empty assignment");
+        }
+        let (places, offsets) = self.committed(list.clone())?;
+        self.start(places, offsets, false);
+        Ok(())
+    }
+
+    /// Where the group committed, and the notes it left.
+    fn committed(&self, list: TopicPartitionList) -> Result<(Noted, HashMap<TopicPartition, i64>)> {
+        let committed = self.consumer.committed_offsets(list, ASK);
+        let committed = committed.context("committed offsets of the group")?;
+        let mut places = Vec::new();
+        let mut offsets = HashMap::new();
+        for element in committed.elements() {
+            let Some(at) = self.place(element.topic(), element.partition()) else { continue };
+            let mut note = None;
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(at, offset);
+                note = Some(element.metadata().to_owned());
+            }
+            places.push((at, note));
+        }
+        Ok((places, offsets))
+    }
+
+    fn start(&mut self, places: Noted, committed: HashMap<TopicPartition, i64>, again: bool) {
+        let mut waiting = Vec::new();
+        for lane in 0..self.lanes.len() {
+            let mine: Vec<_> =
+                places.iter().filter(|(at, _)| self.lane_of(*at) == lane).cloned().collect();
+            if !mine.is_empty() {
+                let (answer, waits) = oneshot::channel();
+                self.lanes[lane].tell(Input::Assigned(mine, answer));
+                waiting.push(waits);
+            }
+        }
+        self.starting.push(Starting { waiting, resumes: Vec::new(), committed, again });
+    }
+
+    pub(super) fn settle_starting(&mut self) -> Result<()> {
+        for starting in &mut self.starting {
+            starting.waiting.retain_mut(|waits| match waits.try_recv() {
+                Ok(resumes) => {
+                    starting.resumes.extend(resumes);
+                    false
+                }
+                Err(oneshot::error::TryRecvError::Empty) => true,
+                // The lane is on its way out, and with it the whole consumer.
+                Err(oneshot::error::TryRecvError::Closed) => false,
+            });
+        }
+        while let Some(index) = self.starting.iter().position(|s| s.waiting.is_empty()) {
+            let starting = self.starting.swap_remove(index);
+            self.begin_reading(&starting)?;
+        }
+        Ok(())
+    }
+
+    fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for resume in &starting.resumes {
+            let offset = match resume.start {
+                Start::Beginning => Offset::Beginning,
+                Start::At(offset) => Offset::Offset(offset),
+                Start::Committed => starting
+                    .committed
+                    .get(&resume.at)
+                    .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
+            };
+            list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
+        }
+        if starting.again {
+            self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
+            self.consumer.resume(&list).context("resume")?;
+        } else {
+            self.consumer.incremental_assign(&list).context("assignment")?;
+        }
+        for resume in &starting.resumes {
+            self.owned.insert(resume.at, self.lane_of(resume.at));
+        }
+        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        Ok(())
+    }
+
+    pub(super) fn begin_revoke(&mut self, list: TopicPartitionList) {
+        if self.consumer.assignment_lost() {
+            tracing::warn!(
+                "the group took partitions away without asking: this member was silent for too long"
+            );
+        }
+        let places: Vec<_> = list
+            .elements()
+            .iter()
+            .filter_map(|element| self.place(element.topic(), element.partition()))
+            .collect();
+        let mut waiting = Vec::new();
+        for lane in 0..self.lanes.len() {
+            let mine: Vec<_> =
+                places.iter().copied().filter(|&at| self.lane_of(at) == lane).collect();
+            if !mine.is_empty() {
+                let (answer, waits) = oneshot::channel();
+                self.lanes[lane].tell(Input::Revoked(mine, answer));
+                self.lanes[lane].interrupt.raise();
+                waiting.push((lane, waits));
+            }
+        }
+        self.draining = Some(Draining { list, waiting, gave_up: Vec::new() });
+    }
+
+    pub(super) fn settle_draining(&mut self) -> Result<()> {
+        let Some(draining) = &mut self.draining else { return Ok(()) };
+        let lanes = &self.lanes;
+        let gave_up = &mut draining.gave_up;
+        draining.waiting.retain_mut(|(lane, waits)| match waits.try_recv() {
+            Ok(released) => {
+                lanes[*lane].interrupt.clear();
+                if released == Released::GaveUp {
+                    gave_up.push(*lane);
+                }
+                false
+            }
+            Err(oneshot::error::TryRecvError::Empty) => true,
+            Err(oneshot::error::TryRecvError::Closed) => false,
+        });
+        if !draining.waiting.is_empty() {
+            return Ok(());
+        }
+        let Some(draining) = self.draining.take() else { return Ok(()) };
+        self.take_checkpoints();
+        self.commit(CommitMode::Sync);
+        for element in draining.list.elements() {
+            if let Some(at) = self.place(element.topic(), element.partition()) {
+                self.owned.remove(&at);
+                let lane = self.lane_of(at);
+                self.lanes[lane].forget(at);
+            }
+        }
+        self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
+        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        for lane in draining.gave_up {
+            self.start_again(lane)?;
+        }
+        Ok(())
+    }
+
+    /// A lane gave up everything it had read: what stays ours is read again from its fences.
+    fn start_again(&mut self, lane: usize) -> Result<()> {
+        let places: Vec<_> =
+            self.owned.iter().filter(|(_, owner)| **owner == lane).map(|(at, _)| *at).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for at in &places {
+            list.add_partition(self.name(*at), at.partition);
+            self.owned.remove(at);
+        }
+        places.iter().for_each(|at| self.lanes[lane].forget(*at));
+        self.consumer.pause(&list).context("pause")?;
+        let (noted, offsets) = self.committed(list)?;
+        self.start(noted, offsets, true);
+        Ok(())
+    }
+}
