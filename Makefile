@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` and `make test`. Both install and start what is missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO_DENY_VERSION := 0.18.9
+
+.PHONY: help build services demo test test-all check bench deny clean
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+services: ## install and start Kafka, TimescaleDB, Redis
+	@scripts/services up kafka postgres redis
+
+build: services ## build everything, optimised
+	cargo build --release --locked --workspace
+	@scripts/services up
+
+demo: build ## play exchange traffic through the whole pipeline and show the result (ARGS=--json)
+	@eval "$$(scripts/services env)" && target/release/tapeline demo $(ARGS)
+
+test: build ## every test but long runs, against real services
+	eval "$$(scripts/services env)" && cargo test --release --locked --workspace
+
+test-all: test ## also long runs
+	eval "$$(scripts/services env)" && cargo test --release --locked --workspace -- --ignored
+
+check: ## formatting, lints, documentation, licences, shell and SQL
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
+	$(MAKE) --no-print-directory deny
+	scripts/lint
+
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny --version $(CARGO_DENY_VERSION)
+	cargo deny --offline check bans licenses sources
+
+clean: ## stop the services and remove what was built
+	-scripts/services purge
+	cargo clean
