@@ -41,10 +41,7 @@ impl Level {
 
     /// Whether every older version counts, and not the newest alone.
     pub(super) fn transitive(self) -> bool {
-        matches!(
-            self,
-            Level::BackwardTransitive | Level::ForwardTransitive | Level::FullTransitive
-        )
+        matches!(self, Level::BackwardTransitive | Level::ForwardTransitive | Level::FullTransitive)
     }
 
     fn backward(self) -> bool {
@@ -100,7 +97,10 @@ fn one_line(message: &str) -> String {
 /// What can stand at one place of a schema, as far as decimals are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Leaf {
-    Decimal { precision: usize, scale: usize },
+    Decimal {
+        precision: usize,
+        scale: usize,
+    },
     /// Bytes, text or a fixed without a decimal's meaning.
     Plain,
 }

@@ -11,9 +11,7 @@ fn record(fields: &str) -> Schema {
 }
 
 fn decimal(precision: u32, scale: u32) -> String {
-    format!(
-        r#"{{"type":"bytes","logicalType":"decimal","precision":{precision},"scale":{scale}}}"#
-    )
+    format!(r#"{{"type":"bytes","logicalType":"decimal","precision":{precision},"scale":{scale}}}"#)
 }
 
 fn allowed(new: &Schema, old: &Schema, level: Level) -> bool {
@@ -75,9 +73,7 @@ fn money_keeps_its_scale_and_precision() {
 #[test]
 fn definitions_may_move_and_are_compared_behind_references() {
     let level = |kind: &str| {
-        format!(
-            r#"{{"type":"record","name":"Level","fields":[{{"name":"price","type":{kind}}}]}}"#
-        )
+        format!(r#"{{"type":"record","name":"Level","fields":[{{"name":"price","type":{kind}}}]}}"#)
     };
     let long = level(r#""long""#);
     let a = record(&format!(r#"{{"name":"a","type":{long}}},{{"name":"b","type":"Level"}}"#));
@@ -107,6 +103,11 @@ fn recursive_types_come_to_an_end() {
 fn our_own_schemas_may_follow_themselves() {
     for spec in &tapeline_schemas::ALL_KINDS {
         let schema = parse(spec.schema);
-        assert_eq!(objections(&schema, &schema, Level::Full), Vec::<String>::new(), "{}", spec.name);
+        assert_eq!(
+            objections(&schema, &schema, Level::Full),
+            Vec::<String>::new(),
+            "{}",
+            spec.name
+        );
     }
 }

@@ -25,9 +25,7 @@ pub(super) enum ApiError {
     SubjectSoftDeleted(String),
     #[error("subject '{0}' was not deleted first; delete it without permanent=true before")]
     SubjectNotSoftDeleted(String),
-    #[error(
-        "subject '{0}' version {1} was soft deleted; add permanent=true to remove it for good"
-    )]
+    #[error("subject '{0}' version {1} was soft deleted; add permanent=true to remove it for good")]
     VersionSoftDeleted(String, u32),
     #[error(
         "subject '{0}' version {1} was not deleted first; delete it without permanent=true before"

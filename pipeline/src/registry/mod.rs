@@ -36,6 +36,8 @@ use log::{Log, Reader, SharedState};
 
 /// How long reading the topic to its end may take at start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long requests under way may take at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the registry listens and where it keeps its state.
 #[derive(Clone)]
@@ -128,7 +130,16 @@ pub async fn start(
     let serving = tokio::spawn(async move {
         let served = axum::serve(listener, api::router(Arc::new(service)))
             .with_graceful_shutdown(stop.clone().cancelled_owned())
-            .await;
+            .into_future();
+        // A client that holds its connection open must not hold the process.
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
+        };
+        let served = tokio::select! {
+            served = served => served,
+            () = overdue => Ok(()),
+        };
         stop.cancel();
         reading.await.context("the reader of the schemas topic broke off")??;
         served.context("the registry's listener failed")

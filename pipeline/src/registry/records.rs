@@ -87,8 +87,7 @@ impl Record {
     pub(super) fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Record, RecordError> {
         let key: AnyKey = json("key", key.ok_or(RecordError::NoKey)?)?;
         let value = value.filter(|value| !value.is_empty() && *value != b"null");
-        let incomplete =
-            |field| RecordError::Incomplete { keytype: key.keytype.clone(), field };
+        let incomplete = |field| RecordError::Incomplete { keytype: key.keytype.clone(), field };
         Ok(match key.keytype.as_str() {
             "SCHEMA" => match value {
                 Some(value) => Record::Schema(json("value", value)?),
@@ -194,13 +193,17 @@ mod tests {
     #[test]
     fn what_other_registries_keep_survives_a_rewrite() {
         let key = schema_key("s", 1);
-        let text = br#"{"subject":"s","version":1,"id":7,"md5":"abc","schema":"\"int\"","deleted":false}"#;
+        let text =
+            br#"{"subject":"s","version":1,"id":7,"md5":"abc","schema":"\"int\"","deleted":false}"#;
         let Ok(Record::Schema(value)) = Record::read(Some(&key), Some(text)) else {
             panic!("not read as a schema");
         };
         assert_eq!(value.rest["md5"], "abc");
         let again = serde_json::to_vec(&value).expect("serialisable");
-        assert_eq!(Record::read(Some(&key), Some(&again)).expect("readable"), Record::Schema(value));
+        assert_eq!(
+            Record::read(Some(&key), Some(&again)).expect("readable"),
+            Record::Schema(value)
+        );
     }
 
     #[test]

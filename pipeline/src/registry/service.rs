@@ -225,9 +225,11 @@ impl Service {
         let _turn = self.turn.lock().await;
         self.log.catch_up().await?;
         let (known, new, value) = self.read(|state| match setting {
-            Setting::Level => {
-                (state.level_key(subject), records::level_key(subject), name.map(records::level_value))
-            }
+            Setting::Level => (
+                state.level_key(subject),
+                records::level_key(subject),
+                name.map(records::level_value),
+            ),
             Setting::Mode => {
                 (state.mode_key(subject), records::mode_key(subject), name.map(records::mode_value))
             }
@@ -327,9 +329,5 @@ fn compatible(state: &State, subject: &str, new: &Schema) -> Result<(), ApiError
         return Ok(());
     }
     let level = state.effective_level(subject).name();
-    Err(ApiError::Incompatible {
-        subject: subject.to_owned(),
-        level,
-        reasons: reasons.join("; "),
-    })
+    Err(ApiError::Incompatible { subject: subject.to_owned(), level, reasons: reasons.join("; ") })
 }

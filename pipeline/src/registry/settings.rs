@@ -72,11 +72,7 @@ async fn put_subject_level(registry: Registry, subject: Path<String>, body: Byte
     set_level(registry, Some(subject.0), &body).await
 }
 
-async fn set_level(
-    Extract(registry): Registry,
-    subject: Option<String>,
-    body: &[u8],
-) -> Answer {
+async fn set_level(Extract(registry): Registry, subject: Option<String>, body: &[u8]) -> Answer {
     let request: LevelRequest = read_body(body)?;
     let Some(level) = Level::from_name(&request.compatibility) else {
         return Err(ApiError::InvalidLevel(request.compatibility));

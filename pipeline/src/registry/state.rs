@@ -261,7 +261,8 @@ mod tests {
     use super::*;
 
     fn schema(subject: &str, version: u32, id: u32, text: &str) -> Record {
-        let json = serde_json::json!({"subject": subject, "version": version, "id": id, "schema": text});
+        let json =
+            serde_json::json!({"subject": subject, "version": version, "id": id, "schema": text});
         Record::Schema(serde_json::from_value(json).expect("a value"))
     }
 
