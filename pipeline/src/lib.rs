@@ -1,4 +1,5 @@
 //! .
 
+pub mod config;
 pub mod registry;
 pub mod registry_client;
