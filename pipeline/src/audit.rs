@@ -86,9 +86,7 @@ async fn raw_ends(kafka: &KafkaSettings, checked: &Topic) -> Result<Vec<i64>> {
     let reader = LogEndReader::new(kafka, vec![raw.clone()])?;
     tokio::task::spawn_blocking(move || {
         (0..raw.partitions)
-            .map(|partition| {
-                Ok(reader.watermarks(TopicPartition { topic: 0, partition })?.1)
-            })
+            .map(|partition| Ok(reader.watermarks(TopicPartition { topic: 0, partition })?.1))
             .collect()
     })
     .await?
@@ -113,12 +111,8 @@ async fn spans(
          order by first_origin",
         OUTCOMES.join(", ")
     );
-    let rows = sqlx::query(&sql)
-        .bind(pipeline)
-        .bind(topic)
-        .bind(partition)
-        .fetch_all(connection)
-        .await?;
+    let rows =
+        sqlx::query(&sql).bind(pipeline).bind(topic).bind(partition).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let mut counts = [0; OUTCOMES.len()];
@@ -164,7 +158,10 @@ fn audit_partition(topic: &str, partition: i32, end: i64, spans: &[LedgerSpan]) 
         return audit;
     }
     if next != end {
-        audit.wrong = Some(format!("{topic} [{partition}]: raw offsets {next} to {} are in no batch", end - 1));
+        audit.wrong = Some(format!(
+            "{topic} [{partition}]: raw offsets {next} to {} are in no batch",
+            end - 1
+        ));
     }
     audit
 }

@@ -1,3 +1,10 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
+pub mod audit;
+pub mod config;
 pub mod kafka;
+pub mod migrate;
+pub mod registry;
+pub mod registry_client;
+pub mod schemas;
+pub mod wiring;

@@ -75,6 +75,11 @@ pub(crate) fn dirty_topic(prefix: &str) -> String {
     format!("{prefix}{DIRTY}")
 }
 
+/// Names of every topic of the pipeline behind `prefix`.
+pub fn topic_names(prefix: &str) -> Vec<String> {
+    plans(prefix).into_iter().map(|plan| plan.name).collect()
+}
+
 /// Creates the topics that do not exist yet; returns the names of those it created.
 pub async fn create_topics(settings: &KafkaSettings) -> Result<Vec<String>> {
     let admin = Admin::new(settings)?;

@@ -5,24 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use rdkafka::ClientConfig;
 
-/// How to reach and use Kafka.
-#[derive(Debug, Clone)]
-pub struct KafkaSettings {
-    /// `host:port`, comma-separated.
-    pub brokers: String,
-    /// Prefix of all topics: `md.`.
-    pub topic_prefix: String,
-    /// Partitions of topics that do not exist yet, where it differs from the table of kinds.
-    pub partitions: Option<i32>,
-    /// Replicas of topics that do not exist yet.
-    pub replication: i32,
-    /// librdkafka settings for every client.
-    pub properties: BTreeMap<String, String>,
-    /// librdkafka settings for consumers.
-    pub consumer_properties: BTreeMap<String, String>,
-    /// librdkafka settings for producers.
-    pub producer_properties: BTreeMap<String, String>,
-}
+pub use crate::config::KafkaConfig as KafkaSettings;
 
 /// Settings that the guarantees rest on, with the invariant that would fall with them.
 const PROTECTED: &[(&str, &str)] = &[
@@ -116,13 +99,8 @@ mod tests {
     #[test]
     fn a_setting_that_a_guarantee_rests_on_is_refused_by_name() {
         let mut settings = KafkaSettings {
-            brokers: "127.0.0.1:9092".to_owned(),
-            topic_prefix: "md.".to_owned(),
-            partitions: None,
-            replication: 1,
-            properties: BTreeMap::new(),
             consumer_properties: BTreeMap::from([("fetch.min.bytes".to_owned(), "1".to_owned())]),
-            producer_properties: BTreeMap::new(),
+            ..KafkaSettings::default()
         };
         settings.check().expect("tuning is allowed");
         settings.producer_properties.insert("acks".to_owned(), "1".to_owned());

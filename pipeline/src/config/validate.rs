@@ -1,0 +1,140 @@
+//! What values are allowed.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use tapeline_schemas::Kind;
+use tracing_subscriber::EnvFilter;
+
+use super::Config;
+
+const DAY_MS: u64 = 86_400_000;
+/// Kafka's own limit for names of topics is 249, kinds and endings included.
+const LONGEST_NAME: usize = 100;
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn range<T: PartialOrd + Display>(&mut self, key: &str, value: T, allowed: RangeInclusive<T>) {
+        if !allowed.contains(&value) {
+            let (low, high) = allowed.into_inner();
+            self.0.push(format!("{key}: {value} is not allowed, expected {low} to {high}"));
+        }
+    }
+
+    fn require(&mut self, holds: bool, key: &str, expected: &str) {
+        if !holds {
+            self.0.push(format!("{key}: expected {expected}"));
+        }
+    }
+
+    /// Values are left out of the message: URLs hold passwords.
+    fn url(&mut self, key: &str, url: &str, schemes: &[&str]) {
+        let known = schemes.iter().any(|scheme| {
+            url.strip_prefix(scheme)
+                .and_then(|rest| rest.strip_prefix("://"))
+                .is_some_and(|rest| !rest.is_empty())
+        });
+        let expected = format!("a url that begins with {}://", schemes.join(":// or "));
+        self.require(known, key, &expected);
+    }
+}
+
+impl Config {
+    /// What is not allowed, each with its key and what would be.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Problems::default();
+        self.check_services(&mut problems);
+        self.check_stages(&mut problems);
+        self.check_connect(&mut problems);
+        problems.0
+    }
+
+    fn check_services(&self, problems: &mut Problems) {
+        let kafka = &self.kafka;
+        let brokers = kafka.brokers.split(',').all(|broker| is_address(broker.trim()));
+        problems.require(brokers, "kafka.brokers", "host:port, several separated by commas");
+        problems.require(is_name(&kafka.topic_prefix), "kafka.topic_prefix", NAME);
+        if let Some(partitions) = kafka.partitions {
+            problems.range("kafka.partitions", partitions, 1..=10_000);
+        }
+        problems.range("kafka.replication", kafka.replication, 1..=32);
+        if let Some(url) = &self.registry.url {
+            problems.url("registry.url", url, &["http", "https"]);
+        }
+        problems.range("registry.timeout_ms", self.registry.timeout_ms, 100..=60_000);
+        problems.url("database.url", &self.database.url, &["postgres", "postgresql"]);
+        problems.range("database.pool_size", self.database.pool_size, 1..=1_000);
+        problems.url("redis.url", &self.redis.url, &["redis", "rediss", "redis+unix", "unix"]);
+        let id = &self.pipeline.id;
+        problems.require(!id.is_empty() && is_name(id), "pipeline.id", NAME);
+        if let Some(listen) = &self.http.listen {
+            problems.require(is_address(listen), "http.listen", "host:port or none");
+        }
+        let level = EnvFilter::try_new(&self.log.level).is_ok();
+        problems.require(level, "log.level", "error, warn, info, debug, trace, or directives");
+        problems.range("group.session_timeout_ms", self.group.session_timeout_ms, 1_000..=300_000);
+    }
+
+    fn check_stages(&self, problems: &mut Problems) {
+        let validate = &self.validate;
+        problems.range("validate.max_ahead_ms", validate.max_ahead_ms, 0..=DAY_MS);
+        problems.range("validate.max_behind_ms", validate.max_behind_ms, 0..=30 * DAY_MS);
+        let ahead = validate.max_ahead_ms..=365 * DAY_MS;
+        problems.range("validate.reject_ahead_ms", validate.reject_ahead_ms, ahead);
+        problems.range("validate.price_jump_deviations", validate.price_jump_deviations, 1..=1_000);
+        problems.range("validate.memory_per_symbol", validate.memory_per_symbol, 16..=1_000_000);
+        let store = &self.store;
+        problems.range("store.connections", store.connections, 1..=16);
+        problems.range("store.batch_rows", store.batch_rows, 1..=1_000_000);
+        problems.range("store.batch_bytes", store.batch_bytes, 64 * 1024..=1024 * 1024 * 1024);
+        problems.range("store.linger_ms", store.linger_ms, 0..=60_000);
+        problems.range("store.takeover_ms", store.takeover_ms, 100..=600_000);
+        problems.range("cache.linger_ms", self.cache.linger_ms, 0..=60_000);
+        problems.range("cache.batch_events", self.cache.batch_events, 1..=100_000);
+        let lateness = self.candles.allowed_lateness_ms;
+        problems.range("candles.allowed_lateness_ms", lateness, 0..=DAY_MS);
+        problems.range("candles.linger_ms", self.candles.linger_ms, 0..=60_000);
+    }
+
+    fn check_connect(&self, problems: &mut Problems) {
+        let connect = &self.connect;
+        problems.range("connect.book_depth", connect.book_depth, 1..=1_000);
+        problems.range("connect.book_interval_ms", connect.book_interval_ms, 10..=3_600_000);
+        let complete = connect.complete_interval_ms;
+        problems.range("connect.complete_interval_ms", complete, 10..=60_000);
+        for (name, venue) in &connect.venues {
+            let key = |field: &str| format!("connect.venues.{name}.{field}");
+            for channel in &venue.channels {
+                let known = Kind::from_name(channel).is_some_and(|kind| kind.spec().raw);
+                let raw = Kind::raw().map(Kind::name).collect::<Vec<_>>().join(", ");
+                problems.require(known, &key("channels"), &format!("{raw}, not '{channel}'"));
+            }
+            for symbol in &venue.symbols {
+                let pair =
+                    symbol.split_once('-').is_some_and(|(b, q)| !b.is_empty() && !q.is_empty());
+                let expected = format!("symbols as BASE-QUOTE, not '{symbol}'");
+                problems.require(pair, &key("symbols"), &expected);
+            }
+            if let Some(url) = &venue.ws_url {
+                problems.url(&key("ws_url"), url, &["ws", "wss"]);
+            }
+            if let Some(url) = &venue.rest_url {
+                problems.url(&key("rest_url"), url, &["http", "https"]);
+            }
+        }
+    }
+}
+
+const NAME: &str = "letters, digits, '.', '_' and '-', at most 100 of them";
+
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    text.len() <= LONGEST_NAME && text.chars().all(allowed)
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
