@@ -1,6 +1,7 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod kafka;
 pub mod migrate;

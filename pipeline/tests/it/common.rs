@@ -1,0 +1,154 @@
+//! A pipeline of a test's own on the real services: its topics, its database, its cache.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, Executor, PgConnection};
+use tapeline::config::Config;
+use tapeline::kafka::{create_topics, delete_topics};
+use tapeline::wiring::{Context, StageName, run_stage};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a condition may take to come true before a test fails.
+const PATIENCE: Duration = Duration::from_secs(90);
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn env(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+/// A pipeline that only one test uses.
+pub(crate) struct Pipeline {
+    pub(crate) context: Context,
+    pub(crate) shutdown: CancellationToken,
+    registry: CancellationToken,
+    admin_url: String,
+    database: String,
+}
+
+impl Pipeline {
+    /// Fresh topics, database and cache; a registry of its own.
+    pub(crate) async fn new(name: &str) -> Pipeline {
+        Pipeline::with(name, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn with(name: &str, change: impl FnOnce(&mut Config)) -> Pipeline {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{name}_{}_{number}", std::process::id());
+        let brokers = env("TAPELINE__KAFKA__BROKERS", "127.0.0.1:19092");
+        let admin_url =
+            env("TAPELINE__DATABASE__URL", "postgres://tapeline:tapeline@127.0.0.1:15432/tapeline");
+        let redis_url = env("TAPELINE__REDIS__URL", "redis://127.0.0.1:16379/0");
+        let template = env("TAPELINE_DB_TEMPLATE", "tapeline_template");
+
+        let registry = CancellationToken::new();
+        let running = tapeline::registry::start(
+            tapeline::registry::RegistryOptions {
+                brokers: brokers.clone(),
+                properties: Default::default(),
+                listen: "127.0.0.1:0".to_owned(),
+                topic: format!("_schemas_{id}"),
+                replication: 1,
+            },
+            registry.clone(),
+        )
+        .await
+        .expect("registry");
+
+        let database = format!("test_{id}");
+        let mut admin = PgConnection::connect(&admin_url).await.expect("database");
+        let create = format!("create database {database} template {template}");
+        admin.execute(create.as_str()).await.expect("create database");
+
+        let mut config = Config::default();
+        config.kafka.brokers = brokers;
+        config.kafka.topic_prefix = format!("{id}.");
+        config.kafka.partitions = Some(4);
+        config.registry.url = Some(running.url());
+        config.database.url = replace_last_segment(&admin_url, &database);
+        // Redis of the services has 512 databases: one a test, emptied before use.
+        let slot = 16 + (std::process::id() * 16 + number) % 480;
+        config.redis.url = replace_last_segment(&redis_url, &slot.to_string());
+        config.pipeline.id = id;
+        config.group.session_timeout_ms = 6_000;
+        change(&mut config);
+
+        create_topics(&config.kafka).await.expect("topics");
+        tapeline::migrate::up(&config.database.url).await.expect("migrations");
+        let client = redis::Client::open(config.redis.url.as_str()).expect("redis url");
+        let mut cache = client.get_multiplexed_async_connection().await.expect("redis");
+        let _: () = redis::cmd("FLUSHDB").query_async(&mut cache).await.expect("flush");
+        let shutdown = CancellationToken::new();
+        let context = Context::new(config, &shutdown).await.expect("context");
+        Pipeline { context, shutdown, registry, admin_url, database }
+    }
+
+    /// Starts a stage.
+    pub(crate) fn start(&self, stage: StageName) -> Running {
+        let stop = self.shutdown.child_token();
+        let (context, token) = (self.context.clone(), stop.clone());
+        let task = tokio::spawn(async move { run_stage(stage, &context, token).await });
+        Running { stop, task }
+    }
+
+    /// A connection to the test's database.
+    pub(crate) async fn database(&self) -> PgConnection {
+        PgConnection::connect(&self.context.config.database.url).await.expect("database")
+    }
+
+    /// A single number from the database.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let mut connection = self.database().await;
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect(sql)
+    }
+
+    /// Removes what the test made.
+    pub(crate) async fn finish(self) {
+        self.shutdown.cancel();
+        delete_topics(&self.context.config.kafka).await.expect("delete topics");
+        self.registry.cancel();
+        let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");
+        let drop = format!("drop database {} with (force)", self.database);
+        admin.execute(drop.as_str()).await.expect("drop database");
+    }
+}
+
+fn replace_last_segment(url: &str, segment: &str) -> String {
+    let (head, _) = url.rsplit_once('/').expect("a url with a path");
+    format!("{head}/{segment}")
+}
+
+/// A stage under way.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Stops it as SIGTERM does, and waits.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("joins").expect("the stage ends well");
+    }
+
+    /// Waits for it to stop by itself, and returns why.
+    pub(crate) async fn failure(self) -> String {
+        let ended = self.task.await.expect("joins");
+        format!("{:#}", ended.expect_err("the stage must refuse to go on"))
+    }
+}
+
+/// Waits until `condition` holds; fails the test with `what` if it does not in time.
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

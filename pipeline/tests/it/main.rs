@@ -1,0 +1,4 @@
+//! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
+
+mod common;
+mod validate;

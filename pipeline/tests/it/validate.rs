@@ -1,0 +1,117 @@
+//! Raw to checked, one to one, on a real broker and registry.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::common::{Pipeline, eventually};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers as _;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tapeline::wiring::StageName;
+use tapeline_schemas::{Control, Kind, Micros, Money, Side, Trade, encode, headers, partition_for};
+
+/// One record of a topic as a test looks at it.
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    headers: BTreeMap<String, String>,
+}
+
+/// Everything a topic holds, by partition.
+fn read_all(pipeline: &Pipeline, topic: &str, partitions: i32) -> Vec<Vec<Seen>> {
+    let consumer: BaseConsumer =
+        pipeline.context.config.kafka.consumer(None).create().expect("consumer");
+    let mut all = vec![Vec::new(); partitions as usize];
+    for partition in 0..partitions {
+        let (_, high) =
+            consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).expect("ends");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("list");
+        consumer.assign(&list).expect("assign");
+        while (all[partition as usize].len() as i64) < high {
+            let message = consumer.poll(Duration::from_secs(10)).expect("in time").expect("read");
+            let text =
+                |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
+            all[partition as usize].push(Seen {
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message
+                    .headers()
+                    .into_iter()
+                    .flat_map(|headers| headers.iter())
+                    .map(|header| (header.key.to_owned(), text(header.value)))
+                    .collect(),
+            });
+        }
+    }
+    all
+}
+
+fn trade(id: u32, price: &str) -> Trade<'static> {
+    Trade {
+        exchange: "TEST".into(),
+        symbol: format!("S{}-USD", id % 5).into(),
+        trade_id: id.to_string().into(),
+        price: price.parse().expect("price"),
+        amount: Money::ONE,
+        side: Side::Buy,
+        kind: None,
+        taker_or_maker: None,
+        sequence: Some(i64::from(id)),
+        venue_time: Micros(1_700_000_000_000_000 + i64::from(id)),
+        receive_time: Micros(1_700_000_000_000_500 + i64::from(id)),
+    }
+}
+
+fn key(trade: &Trade<'_>) -> String {
+    format!("{}:{}", trade.exchange, trade.symbol)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_raw_record_becomes_exactly_one_checked_record_across_restarts_invariant_3() {
+    let pipeline = Pipeline::new("one_to_one").await;
+    let publisher = pipeline.context.publisher().expect("publisher");
+    let partitions = 4;
+    let mut sent = vec![Vec::new(); partitions as usize];
+    for round in 0..3_u32 {
+        let stage = pipeline.start(StageName::Validate);
+        for id in round * 200..(round + 1) * 200 {
+            let trade = trade(id, "100.5");
+            let payload = encode(&trade);
+            publisher.event(Kind::Trade, &key(&trade), &payload).await.expect("published");
+            sent[partition_for(key(&trade).as_bytes(), partitions) as usize].push(payload);
+        }
+        let through =
+            Control::Complete { venue: "TEST".to_owned(), through: Micros(i64::from(round)) };
+        publisher.broadcast(Kind::Trade, &through).await.expect("control");
+        publisher.delivered().await.expect("delivered");
+        // Stopped while it is at work: what it did not finish, the next one does.
+        if round == 2 {
+            let topic = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
+            let expected = 600 + 3 * partitions as usize;
+            eventually("all checked", || async {
+                read_all(&pipeline, &topic, partitions).iter().map(Vec::len).sum::<usize>()
+                    >= expected
+            })
+            .await;
+        }
+        stage.stop().await;
+    }
+    let topic = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
+    for (partition, records) in read_all(&pipeline, &topic, partitions).into_iter().enumerate() {
+        let mut held = -1;
+        let mut events = Vec::new();
+        for record in records {
+            let origin: i64 = record.headers[headers::ORIGIN].parse().expect("origin");
+            assert_eq!(origin, held + 1, "partition {partition}");
+            held = origin;
+            match record.value {
+                Some(value) => events.push(value[5..].to_vec()),
+                None => assert_eq!(record.headers[headers::OUTCOME], headers::outcome::CONTROL),
+            }
+        }
+        assert_eq!(events, sent[partition], "the bytes are unchanged, in order");
+    }
+    pipeline.finish().await;
+}
