@@ -8,4 +8,5 @@ pub mod migrate;
 pub mod registry;
 pub mod registry_client;
 pub mod schemas;
+pub mod telemetry;
 pub mod wiring;
