@@ -2,4 +2,7 @@
 //! Knows no Kafka and no clock.
 
 pub mod decode;
+pub mod failpoint;
 pub mod flow;
+pub mod sinks;
+pub mod store;
