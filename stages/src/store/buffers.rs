@@ -13,8 +13,6 @@ pub(crate) struct Row {
     /// Place of the record it comes from.
     pub(crate) at: TopicPartition,
     pub(crate) offset: i64,
-    /// Offset in the raw partition.
-    pub(crate) origin: i64,
     /// Time of its event.
     pub(crate) time: Micros,
     appended: Micros,
@@ -83,7 +81,6 @@ impl CopyBuffers {
         &mut self,
         table: Table,
         record: &Record<'_>,
-        origin: i64,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(Micros, u32), E>,
     ) -> Result<Micros, E> {
         let buffer = &mut self.tables[table as usize];
@@ -101,7 +98,6 @@ impl CopyBuffers {
             end: buffer.tuples.len() as u32,
             at: record.at,
             offset: record.offset,
-            origin,
             time,
             appended: record.time,
             group,

@@ -70,11 +70,11 @@ impl Stage for Store {
         let time = match input.kind {
             Kind::Trade => {
                 let event = Trade::decode(payload).map_err(undecodable)?;
-                out.push(Table::Trades, record, input.origin, |to| rows::trade(&event, origin, to))
+                out.push(Table::Trades, record, |to| rows::trade(&event, origin, to))
             }
             Kind::Ticker => {
                 let event = Ticker::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ticker, record, input.origin, |to| rows::ticker(&event, origin, to))
+                out.push(Table::Ticker, record, |to| rows::ticker(&event, origin, to))
             }
             Kind::Book => {
                 let event = Book::decode(payload).map_err(undecodable)?;
@@ -82,23 +82,19 @@ impl Stage for Store {
                     note_rules(input, out);
                     return Ok(Outcome::NotStored);
                 }
-                out.push(Table::Orderbook, record, input.origin, |to| {
-                    rows::orderbook(&event, origin, to)
-                })
+                out.push(Table::Orderbook, record, |to| rows::orderbook(&event, origin, to))
             }
             Kind::Candle => {
                 let event = Candle::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ohlcv, record, input.origin, |to| rows::candle(&event, to))
+                out.push(Table::Ohlcv, record, |to| rows::candle(&event, to))
             }
             Kind::Anomaly => {
                 let event = Anomaly::decode(payload).map_err(undecodable)?;
-                out.push(Table::Anomalies, record, event.origin_offset, |to| {
-                    rows::anomaly(&event, to)
-                })
+                out.push(Table::Anomalies, record, |to| rows::anomaly(&event, to))
             }
             Kind::Gap => {
                 let event = Gap::decode(payload).map_err(undecodable)?;
-                out.push(Table::Gaps, record, event.origin_offset, |to| rows::gap(&event, to))
+                out.push(Table::Gaps, record, |to| rows::gap(&event, to))
             }
             Kind::Quarantine => return Ok(Outcome::NotStored),
         }?;

@@ -72,8 +72,8 @@ fn put_whole(whole: u128, digits: &mut [u16]) {
 /// `digits` of base 10,000, `whole` of them before the point.
 #[inline]
 fn put_digits(negative: bool, digits: &[u16], whole: usize, out: &mut Vec<u8>) {
-    let first = digits.iter().position(|&digit| digit != 0).unwrap_or(digits.len());
-    let last = digits.iter().rposition(|&digit| digit != 0).map_or(first, |last| last + 1);
+    let last = digits.iter().rposition(|&digit| digit != 0).map_or(0, |last| last + 1);
+    let first = digits[..last].iter().position(|&digit| digit != 0).unwrap_or(last);
     let shown = &digits[first..last];
     let weight = if shown.is_empty() { 0 } else { whole as i16 - 1 - first as i16 };
     let sign = if negative { NEGATIVE } else { POSITIVE };
@@ -95,9 +95,9 @@ fn decimals(digits: &[u16], whole: usize, last: usize) -> u16 {
     }
     let tail = digits[last - 1];
     let zeros = match tail {
-        _ if tail % 10 != 0 => 0,
-        _ if tail % 100 != 0 => 1,
-        _ if tail % 1_000 != 0 => 2,
+        _ if !tail.is_multiple_of(10) => 0,
+        _ if !tail.is_multiple_of(100) => 1,
+        _ if !tail.is_multiple_of(1_000) => 2,
         _ => 3,
     };
     (last - whole) as u16 * 4 - zeros
