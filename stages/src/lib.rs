@@ -2,6 +2,9 @@
 //! Knows no Kafka and no clock.
 
 pub mod decode;
+pub mod failpoint;
 pub mod flow;
 pub mod messages;
+pub mod sinks;
+pub mod store;
 pub mod validate;

@@ -2,7 +2,7 @@
 
 use tapeline_schemas::Micros;
 
-use super::{Outcome, Output, Reject, TopicPartition};
+use super::{Outcome, Output, Record, Reject, TopicPartition};
 
 /// A range of offsets of one partition with what became of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,25 @@ pub struct Rejected {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// Why.
     pub reject: Reject,
+}
+
+impl Rejected {
+    /// A copy of the whole record.
+    pub fn copy(record: &Record<'_>, reject: Reject) -> Rejected {
+        Rejected {
+            at: record.at,
+            offset: record.offset,
+            time: record.time,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                .collect(),
+            reject,
+        }
+    }
 }
 
 /// Output with the positions it came from. Only a [`Batcher`] makes one.

@@ -240,6 +240,17 @@ impl<'a> Headers<'a> {
         self.text(name)?.parse().ok()
     }
 
+    /// The headers as a chunk keeps them, to be kept elsewhere.
+    #[inline]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Headers from bytes that [`Headers::as_bytes`] gave.
+    pub fn from_bytes(bytes: &'a [u8]) -> Headers<'a> {
+        Headers(bytes)
+    }
+
     /// Whether there is no header.
     pub fn is_empty(self) -> bool {
         self.0.is_empty()

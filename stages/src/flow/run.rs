@@ -218,7 +218,7 @@ where
                         detail = reject.detail,
                         "record goes to quarantine"
                     );
-                    self.batcher.reject(copy(&record, reject));
+                    self.batcher.reject(Rejected::copy(&record, reject));
                     self.push(&input, Outcome::Quarantined);
                 }
                 Err(Refusal::UnknownSchema(kind, id)) => {
@@ -452,21 +452,5 @@ fn plain_input<'r>(record: Record<'r>, topic: &Topic) -> In<'r> {
         origin_first: record.offset,
         flags: Flags::NONE,
         marker: None,
-    }
-}
-
-fn copy(record: &Record<'_>, reject: super::Reject) -> Rejected {
-    Rejected {
-        at: record.at,
-        offset: record.offset,
-        time: record.time,
-        key: record.key.map(<[u8]>::to_vec),
-        value: record.value.map(<[u8]>::to_vec),
-        headers: record
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
-            .collect(),
-        reject,
     }
 }

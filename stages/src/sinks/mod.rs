@@ -1,0 +1,3 @@
+//! Where batches become durable.
+
+pub mod timescale;

@@ -1,0 +1,136 @@
+//! The ledger: what became of each raw offset, one row a partition and batch (invariant 2).
+
+use std::collections::BTreeMap;
+
+use tapeline_schemas::Micros;
+
+use super::connection::{Row, Session};
+use super::copy::Merged;
+use super::error::Failure;
+use super::fence::Fences;
+use crate::flow::{Outcome, Span, TopicPartition};
+use crate::store::{CopyBuffers, Table, Tuple, postgres_micros};
+
+const STATEMENT: &str = "copy tapeline_ledger (pipeline, topic, topic_id, partition,
+    first_offset, last_offset, first_origin, last_origin, stored, duplicate, conflict,
+    not_stored, quarantined, control, skipped, repeated, min_event_time, max_event_time,
+    by_day, rules) from stdin with (format binary)";
+const FIELDS: usize = 20;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Rows added, by partition and day.
+type Days = BTreeMap<(TopicPartition, i64), u64>;
+
+/// Corrects the spans by what the database dropped, and counts the rows that were added.
+pub(super) fn account(out: &CopyBuffers, merged: &[(Table, Merged)], spans: &mut [Span]) -> Days {
+    let mut days = Days::new();
+    let day = |time: Micros| time.0.div_euclid(DAY_MICROS);
+    for table in Table::ALL {
+        for run in
+            out.table(table).rows().chunk_by(|a, b| a.at == b.at && day(a.time) == day(b.time))
+        {
+            *days.entry((run[0].at, day(run[0].time))).or_default() += run.len() as u64;
+        }
+    }
+    for (table, merged) in merged {
+        let rows = out.table(*table).rows();
+        for &(row, is_conflict) in &merged.dropped {
+            let row = &rows[row];
+            let outcome = if is_conflict { Outcome::Conflict } else { Outcome::Duplicate };
+            if let Some(span) = spans.iter_mut().find(|span| span.at == row.at) {
+                span.reclassify(Outcome::Taken, outcome, 1);
+            }
+        }
+        let dropped = merged.dropped.iter().map(|&(row, _)| row);
+        for row in dropped.chain(merged.replaced.iter().copied()) {
+            if let Some(count) = days.get_mut(&(rows[row].at, day(rows[row].time))) {
+                *count -= 1;
+            }
+        }
+    }
+    days
+}
+
+/// Writes the ledger's rows.
+pub(super) async fn write(
+    session: &mut Session,
+    fences: &Fences,
+    out: &CopyBuffers,
+    spans: &[Span],
+    days: &Days,
+) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::new();
+    for span in spans {
+        put(&mut bytes, fences, out, span, days);
+        ends.push(bytes.len());
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let rows =
+        starts.zip(&ends).map(|(start, &end)| Row { number: None, tuple: &bytes[start..end] });
+    session.copy(STATEMENT, rows, || ()).await
+}
+
+fn put(bytes: &mut Vec<u8>, fences: &Fences, out: &CopyBuffers, span: &Span, days: &Days) {
+    let topic = fences.topic(span.at);
+    let mut tuple = Tuple::begin(bytes, FIELDS);
+    tuple.text(fences.pipeline());
+    tuple.text(&topic.name);
+    tuple.text(&topic.id);
+    tuple.integer(span.at.partition);
+    for number in [span.first_offset, span.next_offset - 1, span.first_origin, span.held_origin] {
+        tuple.bigint(number);
+    }
+    for outcome in Outcome::ALL {
+        tuple.bigint(span.count(outcome) as i64);
+    }
+    for time in [span.event_times.map(|times| times.0), span.event_times.map(|times| times.1)] {
+        tuple.bigint_or_null(time.and_then(postgres_micros));
+    }
+    let days = days.range((span.at, i64::MIN)..=(span.at, i64::MAX)).filter(|day| *day.1 > 0);
+    tuple.jsonb(|json| {
+        json.write_char('{')?;
+        for (index, (&(_, day), count)) in days.enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let (year, month, day) = civil(day);
+            write!(json, "{comma}\"{year:04}-{month:02}-{day:02}\":{count}")?;
+        }
+        json.write_char('}')
+    });
+    let rules: Vec<&str> = out.rules(span.at).collect();
+    tuple.text(&rules.join(","));
+}
+
+/// Year, month and day of a count of days since 1970-01-01.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_named_by_the_gregorian_calendar() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (18_734, (2021, 4, 17)),
+            (11_016, (2000, 2, 29)),
+            (-1, (1969, 12, 31)),
+            (-719_468, (0, 3, 1)),
+        ] {
+            assert_eq!(civil(days), date);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Rows on their way to the database, as the tuples of a binary COPY.
+
+use tapeline_schemas::Micros;
+
+use super::table::Table;
+use crate::flow::{Output, Record, Reject, Rejected, TopicPartition};
+
+/// A row: where its tuple is, and all that is needed to account for it or to refuse it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    start: u32,
+    end: u32,
+    /// Place of the record it comes from.
+    pub(crate) at: TopicPartition,
+    pub(crate) offset: i64,
+    /// Time of its event.
+    pub(crate) time: Micros,
+    appended: Micros,
+    /// Rows of one symbol have one number.
+    group: u32,
+    original: Original,
+}
+
+/// Where the record's bytes are kept: key, value, headers, one behind the other.
+#[derive(Debug, Clone, Copy)]
+struct Original {
+    start: u32,
+    key: Option<u32>,
+    value: Option<u32>,
+    headers: u32,
+}
+
+/// Tuples of one table.
+#[derive(Debug, Default)]
+pub(crate) struct TableBuffer {
+    tuples: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+/// What `store` makes: the tuples of every table, with the records they come from, so that a
+/// row only the database refuses goes to quarantine as it was.
+#[derive(Debug, Default)]
+pub struct CopyBuffers {
+    tables: [TableBuffer; Table::ALL.len()],
+    originals: Vec<u8>,
+    /// Versions of the rules that judged the records, by partition.
+    rules: Vec<(TopicPartition, String)>,
+}
+
+impl TableBuffer {
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub(crate) fn tuple(&self, row: &Row) -> &[u8] {
+        &self.tuples[row.start as usize..row.end as usize]
+    }
+
+    /// Indexes of the rows by symbol and time: neighbours in the index then go to
+    /// neighbouring pages, and rows of a chunk arrive together.
+    pub(crate) fn sorted(&self) -> Vec<u32> {
+        let mut keys: Vec<(u32, i64, u32)> = self
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| (row.group, row.time.0, index as u32))
+            .collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, _, index)| index).collect()
+    }
+}
+
+impl CopyBuffers {
+    pub(crate) fn table(&self, table: Table) -> &TableBuffer {
+        &self.tables[table as usize]
+    }
+
+    /// Appends the row that `write` writes; on an error nothing is added.
+    #[inline]
+    pub(super) fn push<E>(
+        &mut self,
+        table: Table,
+        record: &Record<'_>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(Micros, u32), E>,
+    ) -> Result<Micros, E> {
+        let buffer = &mut self.tables[table as usize];
+        let start = buffer.tuples.len();
+        let (time, group) = match write(&mut buffer.tuples) {
+            Ok(written) => written,
+            Err(error) => {
+                buffer.tuples.truncate(start);
+                return Err(error);
+            }
+        };
+        let original = keep(&mut self.originals, record);
+        buffer.rows.push(Row {
+            start: start as u32,
+            end: buffer.tuples.len() as u32,
+            at: record.at,
+            offset: record.offset,
+            time,
+            appended: record.time,
+            group,
+            original,
+        });
+        Ok(time)
+    }
+
+    /// Notes which version of the rules judged a record.
+    #[inline]
+    pub(super) fn note_rules(&mut self, at: TopicPartition, rules: &str) {
+        let known =
+            |(place, text): &(TopicPartition, String)| *place == at && text.as_str() == rules;
+        if !self.rules.iter().any(known) {
+            self.rules.push((at, rules.to_owned()));
+        }
+    }
+
+    /// Versions of the rules that judged the records of `at`.
+    pub(crate) fn rules(&self, at: TopicPartition) -> impl Iterator<Item = &str> {
+        self.rules.iter().filter(move |(place, _)| *place == at).map(|(_, text)| text.as_str())
+    }
+
+    /// The record behind a row, for quarantine.
+    pub(crate) fn rejected(&self, table: Table, row: usize, reject: Reject) -> Rejected {
+        let row = &self.tables[table as usize].rows[row];
+        let mut rest = &self.originals[row.original.start as usize..];
+        let mut take = |length: u32| {
+            let (taken, tail) = rest.split_at(length as usize);
+            rest = tail;
+            taken
+        };
+        let key = row.original.key.map(&mut take);
+        let value = row.original.value.map(&mut take);
+        let headers = crate::flow::Headers::from_bytes(take(row.original.headers));
+        let record =
+            Record { at: row.at, offset: row.offset, time: row.appended, key, value, headers };
+        Rejected::copy(&record, reject)
+    }
+
+    /// Index of a table's row among all rows.
+    pub(crate) fn index_of(&self, table: Table, row: usize) -> usize {
+        self.tables[..table as usize].iter().map(|buffer| buffer.rows.len()).sum::<usize>() + row
+    }
+
+    /// Takes rows out, by their index among all rows.
+    pub(crate) fn remove(&mut self, rows: &[usize]) {
+        let rows: std::collections::HashSet<usize> = rows.iter().copied().collect();
+        let mut index = 0;
+        for buffer in &mut self.tables {
+            buffer.rows.retain(|_| {
+                let keeps = !rows.contains(&index);
+                index += 1;
+                keeps
+            });
+        }
+    }
+}
+
+#[inline]
+fn keep(originals: &mut Vec<u8>, record: &Record<'_>) -> Original {
+    let start = originals.len() as u32;
+    let headers = record.headers.as_bytes();
+    for part in [record.key.unwrap_or_default(), record.value.unwrap_or_default(), headers] {
+        originals.extend_from_slice(part);
+    }
+    Original {
+        start,
+        key: record.key.map(|key| key.len() as u32),
+        value: record.value.map(|value| value.len() as u32),
+        headers: headers.len() as u32,
+    }
+}
+
+impl Output for CopyBuffers {
+    fn len(&self) -> usize {
+        self.tables.iter().map(|buffer| buffer.rows.len()).sum()
+    }
+
+    fn byte_len(&self) -> usize {
+        let rows = |buffer: &TableBuffer| {
+            buffer.tuples.len() + buffer.rows.len() * std::mem::size_of::<Row>()
+        };
+        self.originals.len() + self.tables.iter().map(rows).sum::<usize>()
+    }
+}

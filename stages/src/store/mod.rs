@@ -1,0 +1,120 @@
+//! `store`: checked events as rows of the database (C3, T1 to T4).
+
+mod buffers;
+mod numeric;
+pub(crate) mod rows;
+mod table;
+mod tuple;
+
+use tapeline_schemas::{
+    Anomaly, Book, BookAction, Candle, CodecError, Flags, Gap, Kind, Micros, Record as _, Ticker,
+    Trade, headers,
+};
+
+use crate::decode::{Decoders, reason};
+use crate::flow::{In, Marker, Outcome, Refusal, Reject, Stage};
+
+pub use buffers::CopyBuffers;
+
+use rows::Origin;
+pub use table::Table;
+pub(crate) use table::{Rule, Spec};
+pub(crate) use tuple::{HEADER, TRAILER, Tuple, postgres_micros};
+
+/// The stage: one checked record, at most one row.
+#[derive(Debug, Default)]
+pub struct Store {
+    decoders: Decoders,
+    event_time: Option<Micros>,
+}
+
+impl Store {
+    /// A store that knows no writer schema yet.
+    pub fn new() -> Store {
+        Store::default()
+    }
+}
+
+/// What became of a record that stands for no event, or for one that is not taken again.
+pub(crate) fn settled(marker: Option<Marker>, flags: Flags) -> Option<Outcome> {
+    match marker {
+        Some(Marker::Quarantined) => Some(Outcome::Quarantined),
+        Some(Marker::Control) => Some(Outcome::Control),
+        Some(Marker::Skipped | Marker::Lost) => Some(Outcome::Skipped),
+        None if flags.has(tapeline_schemas::Flag::Conflict) => Some(Outcome::Conflict),
+        None if flags.has(tapeline_schemas::Flag::Duplicate) => Some(Outcome::Duplicate),
+        None => None,
+    }
+}
+
+fn undecodable(error: CodecError) -> Reject {
+    Reject::new(reason::DECODE, error)
+}
+
+impl Stage for Store {
+    type Out = CopyBuffers;
+
+    fn apply(&mut self, input: &In<'_>, out: &mut CopyBuffers) -> Result<Outcome, Refusal> {
+        let record = &input.record;
+        self.event_time = None;
+        if let Some(outcome) = settled(input.marker, input.flags) {
+            note_rules(input, out);
+            return Ok(outcome);
+        }
+        if input.kind == Kind::Quarantine {
+            return Ok(Outcome::NotStored);
+        }
+        let value = record.value.ok_or_else(|| Reject::new(reason::WIRE, "no value"))?;
+        let payload = self.decoders.payload(input.kind, value)?;
+        let origin = Origin { partition: record.at.partition, offset: input.origin };
+        let time = match input.kind {
+            Kind::Trade => {
+                let event = Trade::decode(payload).map_err(undecodable)?;
+                out.push(Table::Trades, record, |to| rows::trade(&event, origin, to))
+            }
+            Kind::Ticker => {
+                let event = Ticker::decode(payload).map_err(undecodable)?;
+                out.push(Table::Ticker, record, |to| rows::ticker(&event, origin, to))
+            }
+            Kind::Book => {
+                let event = Book::decode(payload).map_err(undecodable)?;
+                if event.action != BookAction::Top {
+                    note_rules(input, out);
+                    return Ok(Outcome::NotStored);
+                }
+                out.push(Table::Orderbook, record, |to| rows::orderbook(&event, origin, to))
+            }
+            Kind::Candle => {
+                let event = Candle::decode(payload).map_err(undecodable)?;
+                out.push(Table::Ohlcv, record, |to| rows::candle(&event, to))
+            }
+            Kind::Anomaly => {
+                let event = Anomaly::decode(payload).map_err(undecodable)?;
+                out.push(Table::Anomalies, record, |to| rows::anomaly(&event, to))
+            }
+            Kind::Gap => {
+                let event = Gap::decode(payload).map_err(undecodable)?;
+                out.push(Table::Gaps, record, |to| rows::gap(&event, to))
+            }
+            Kind::Quarantine => return Ok(Outcome::NotStored),
+        }?;
+        note_rules(input, out);
+        self.event_time = Some(time);
+        Ok(Outcome::Taken)
+    }
+
+    fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {
+        self.decoders.learn(kind, id, schema);
+    }
+
+    fn event_time(&self) -> Option<Micros> {
+        self.event_time
+    }
+}
+
+#[inline]
+fn note_rules(input: &In<'_>, out: &mut CopyBuffers) {
+    if let Some(rules) = input.record.headers.text(headers::RULES) {
+        out.note_rules(input.record.at, rules);
+    }
+}
