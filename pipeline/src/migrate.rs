@@ -1,10 +1,9 @@
 //! Numbered migrations: applying them, and refusing to work on a database that lacks one (S7).
 
 use anyhow::{Context, Result, bail};
-use sqlx::migrate::{Migrate, Migrator};
+use sqlx::migrate::Migrate;
 use sqlx::{Connection, PgConnection};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../sql");
+use tapeline_stages::sinks::timescale::MIGRATIONS;
 
 /// How a migration stands in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::{self, Contract, Limits, Sink, Stage, Topic};
+use tapeline_stages::sinks::timescale::{StoredTopic, TimescaleSettings, TimescaleSink};
+use tapeline_stages::store::Store;
 use tapeline_stages::validate::{self, Validate};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,8 @@ use crate::schemas::{RegistrySchemas, register_all};
 pub enum StageName {
     /// Raw records to checked records.
     Validate,
+    /// Checked records into TimescaleDB.
+    Store,
 }
 
 impl StageName {
@@ -31,6 +35,7 @@ impl StageName {
     pub const fn name(self) -> &'static str {
         match self {
             StageName::Validate => "validate",
+            StageName::Store => "store",
         }
     }
 }
@@ -127,6 +132,7 @@ pub async fn run_stage(
 ) -> Result<()> {
     match stage {
         StageName::Validate => run_validate(context, shutdown).await,
+        StageName::Store => run_store(context, shutdown).await,
     }
     .with_context(|| format!("stage {}", stage.name()))
 }
@@ -160,6 +166,39 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
         linger: Duration::from_millis(2),
     };
     host(context, "validate", topics, limits, lanes, shutdown).await
+}
+
+/// Kinds that the store takes.
+pub const STORED_KINDS: [Kind; 6] =
+    [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Candle, Kind::Anomaly, Kind::Gap];
+
+async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()> {
+    let config = &context.config;
+    let mut database = crate::migrate::connect(&config.database.url).await?;
+    crate::migrate::check(&mut database).await?;
+    let topics = context.sink_topics(STORED_KINDS)?;
+    let stored = topics
+        .iter()
+        .map(|topic| StoredTopic {
+            name: topic.name.clone(),
+            id: context.topic_id(&topic.name).unwrap_or_default().to_owned(),
+        })
+        .collect::<Vec<_>>();
+    let lanes = (0..config.store.connections)
+        .map(|_| {
+            let mut settings =
+                TimescaleSettings::new(&config.database.url, &config.pipeline.id, stored.clone());
+            settings.takeover = Duration::from_millis(config.store.takeover_ms);
+            let sink = TimescaleSink::new(settings).map_err(anyhow::Error::msg)?;
+            Ok((Store::new(), sink))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let limits = Limits {
+        batch_positions: config.store.batch_rows,
+        batch_bytes: config.store.batch_bytes,
+        linger: Duration::from_millis(config.store.linger_ms),
+    };
+    host(context, "store", topics, limits, lanes, shutdown).await
 }
 
 /// Lanes of `validate`: deciding is cheap, one keeps a core busy.
