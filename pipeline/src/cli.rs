@@ -1,10 +1,18 @@
-//! The command line.
+//! The command line: what can be asked for, and which module does it.
+
+mod check;
+mod host;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::wiring::StageName;
+use crate::{kafka, migrate, telemetry};
 
 /// Market-data pipeline: exchanges to Kafka to TimescaleDB, Redis and candles.
 #[derive(Debug, Parser)]
@@ -20,9 +28,138 @@ pub struct Cli {
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Check raw records, one to one, into the checked topics.
+    Validate,
+    /// Store checked records in TimescaleDB.
+    Store,
+    /// Run several stages in one process.
+    Run {
+        /// Which ones; all of them where none is named.
+        #[arg(long, value_delimiter = ',')]
+        stages: Vec<StageName>,
+    },
+    /// Serve the Confluent schema registry API, with its state in Kafka.
+    Registry(serve::RegistryArgs),
+    /// Topics of the pipeline.
+    Topics {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: TopicsAction,
+    },
+    /// Migrations of the database.
+    Migrate {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: MigrateAction,
+    },
+    /// Check configuration, services or the whole way; exit 1 where something is wrong.
+    Check(CheckArgs),
+    /// The configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Ask a running stage for its health; exit 1 where it is not well.
+    Health {
+        /// Address of `/health/ready` or `/health/live`.
+        #[arg(long, default_value = "http://127.0.0.1:9100/health/ready")]
+        url: String,
+    },
+}
+
+/// What to do with topics.
+#[derive(Debug, Subcommand)]
+pub enum TopicsAction {
+    /// Create those that do not exist.
+    Create,
+}
+
+/// What to do with migrations.
+#[derive(Debug, Subcommand)]
+pub enum MigrateAction {
+    /// Apply what is missing.
+    Up,
+    /// Say how each stands.
+    Status,
+    /// Exit 1 where one is missing or was changed.
+    Check,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print it as it is in force, secrets redacted.
+    Show,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct CheckArgs {
+    /// The configuration file: parsed, every key known and in range.
+    #[arg(long = "config-only", alias = "validate-config")]
+    pub config_only: bool,
+    /// Kafka, registry, database and Redis: reachable and fit.
+    #[arg(long, alias = "check-deps")]
+    pub deps: bool,
+}
 
 /// Runs a command.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {}
+    if let Command::Health { url } = &cli.command {
+        return Ok(code(telemetry::health_client(url).await));
+    }
+    let config = Config::load(cli.config.as_deref())?;
+    telemetry::init_logs(&config.log)?;
+    match cli.command {
+        Command::Validate => host::stages(config, vec![StageName::Validate]).await?,
+        Command::Store => host::stages(config, vec![StageName::Store]).await?,
+        Command::Run { stages } => host::stages(config, stages).await?,
+        Command::Registry(args) => serve::registry(config, args).await?,
+        Command::Topics { action: TopicsAction::Create } => {
+            for name in kafka::create_topics(&config.kafka).await? {
+                println!("created {name}");
+            }
+        }
+        Command::Migrate { action } => return migrations(&config, &action).await,
+        Command::Check(args) => return check::run(&config, &args).await,
+        Command::Config { action: ConfigAction::Show } => {
+            println!("{}", serde_json::to_string_pretty(&config.redacted())?);
+        }
+        Command::Health { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn migrations(config: &Config, action: &MigrateAction) -> Result<ExitCode> {
+    let url = &config.database.url;
+    match action {
+        MigrateAction::Up => {
+            for applied in migrate::up(url).await? {
+                println!("applied {applied}");
+            }
+        }
+        MigrateAction::Status => {
+            let mut connection = migrate::connect(url).await?;
+            for status in migrate::status(&mut connection).await? {
+                let state = match (status.applied, status.unchanged) {
+                    (false, _) => "missing",
+                    (true, true) => "applied",
+                    (true, false) => "changed since it was applied",
+                };
+                println!("{:03} {}: {state}", status.version, status.name);
+            }
+        }
+        MigrateAction::Check => {
+            let mut connection = migrate::connect(url).await?;
+            migrate::check(&mut connection).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

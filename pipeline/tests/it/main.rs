@@ -1,4 +1,5 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
 mod common;
+mod store;
 mod validate;

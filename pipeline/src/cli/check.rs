@@ -1,0 +1,72 @@
+//! `tapeline check`: is everything there that a stage will need?
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sqlx::Connection as _;
+
+use super::{CheckArgs, code};
+use crate::config::Config;
+use crate::kafka::{Admin, topic_names};
+use crate::migrate;
+use crate::registry_client::RegistryClient;
+
+/// Runs the checks that were asked for; the configuration is checked by having been loaded.
+pub(super) async fn run(config: &Config, args: &CheckArgs) -> Result<ExitCode> {
+    config.kafka.check()?;
+    let mut good = true;
+    println!("configuration: good");
+    if args.deps {
+        good &= report("kafka", kafka(config).await);
+        good &= report("registry", registry(config).await);
+        good &= report("database", database(config).await);
+        good &= report("redis", cache(config).await);
+    }
+    Ok(code(good))
+}
+
+fn report(what: &str, found: Result<String>) -> bool {
+    match &found {
+        Ok(fine) => println!("{what}: {fine}"),
+        Err(error) => println!("{what}: {error:#}"),
+    }
+    found.is_ok()
+}
+
+async fn kafka(config: &Config) -> Result<String> {
+    let kafka = config.kafka.clone();
+    let topics = tokio::task::spawn_blocking(move || {
+        let names = topic_names(&kafka.topic_prefix);
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        Admin::new(&kafka)?.describe(&names)
+    })
+    .await??;
+    Ok(format!("{} topics", topics.len()))
+}
+
+async fn registry(config: &Config) -> Result<String> {
+    let url = config.registry.url.as_deref().context("registry.url is not set")?;
+    let client = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
+    client.lookup(1).await?;
+    Ok("answers".to_owned())
+}
+
+async fn database(config: &Config) -> Result<String> {
+    let mut connection = migrate::connect(&config.database.url).await?;
+    migrate::check(&mut connection).await?;
+    let version: String =
+        sqlx::query_scalar("select extversion from pg_extension where extname = 'timescaledb'")
+            .fetch_one(&mut connection)
+            .await
+            .context("extension timescaledb")?;
+    connection.close().await?;
+    Ok(format!("migrated, timescaledb {version}"))
+}
+
+async fn cache(config: &Config) -> Result<String> {
+    let client = redis::Client::open(config.redis.url.as_str()).context("redis.url")?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let answer: String = redis::cmd("PING").query_async(&mut connection).await?;
+    Ok(format!("answers {answer}"))
+}

@@ -1,0 +1,65 @@
+//! Hosting stages in one process until a signal, or until one of them must not go on.
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::telemetry::{self, Readiness};
+use crate::wiring::{Context, StageName, run_stage};
+
+/// A token that SIGTERM and SIGINT cancel.
+pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: what was read is written and committed first");
+        stop.cancel();
+    });
+    Ok(token)
+}
+
+/// Runs `names`, all stages where it is empty.
+pub(super) async fn stages(config: Config, names: Vec<StageName>) -> Result<()> {
+    let names = if names.is_empty() { StageName::value_variants().to_vec() } else { names };
+    tapeline_stages::failpoint::arm_kills(
+        &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
+    )
+    .map_err(anyhow::Error::msg)?;
+    let shutdown = stopped_by_signal()?;
+    let readiness = Readiness::new();
+    let starting = readiness.component("start");
+    if let Some(listen) = &config.http.listen {
+        telemetry::serve(listen, readiness.clone(), shutdown.clone()).await?;
+    }
+    let context = Context::new(config, &shutdown).await?;
+    let mut running = JoinSet::new();
+    for name in names {
+        let component = readiness.component(name.name());
+        let (context, shutdown) = (context.clone(), shutdown.child_token());
+        running.spawn(async move {
+            component.ready();
+            let ended = run_stage(name, &context, shutdown).await;
+            component.unready("it has ended");
+            ended
+        });
+    }
+    starting.ready();
+    let mut first_failure = None;
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended.context("a stage panicked").and_then(|ended| ended) {
+            first_failure.get_or_insert(error);
+        }
+        // Half a pipeline is no pipeline: whoever supervises the process starts all of it again.
+        shutdown.cancel();
+    }
+    first_failure.map_or(Ok(()), Err)
+}
