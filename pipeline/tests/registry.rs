@@ -259,3 +259,15 @@ async fn an_unknown_id_is_told_from_a_registry_that_is_down() {
     assert!(client.lookup(1).await.is_err(), "down is not unknown");
     assert!(client.register("s", trade_schema()).await.expect_err("down").is_retryable());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_would_lose_schemas_is_refused() {
+    for (name, partitions, policy, complaint) in
+        [("policy", 1, "delete", "set it to compact"), ("partitions", 2, "compact", "exactly one")]
+    {
+        let topic = TestTopic::new(name);
+        topic.create(partitions, policy).await;
+        let error = topic.start_registry().await.expect_err("refused").to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
+}

@@ -1,13 +1,13 @@
 //! The schemas topic: its creation, its reader on a thread of its own, and its writer.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -82,9 +82,51 @@ pub(super) async fn prepare_topic(options: &RegistryOptions) -> anyhow::Result<(
     Ok(())
 }
 
+/// First offset and end of the topic. A topic just created is unknown to brokers for a moment.
+fn extent_once_known(
+    consumer: &BaseConsumer<ReaderContext>,
+    topic: &str,
+) -> anyhow::Result<(i64, i64)> {
+    let deadline = Instant::now() + KAFKA_TIMEOUT;
+    loop {
+        let metadata = consumer
+            .fetch_metadata(Some(topic), KAFKA_TIMEOUT)
+            .with_context(|| format!("the metadata of topic {topic} cannot be read"))?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        ensure!(
+            partitions <= 1,
+            "topic {topic} has {partitions} partitions; schemas need a topic of exactly one"
+        );
+        match consumer.fetch_watermarks(topic, PARTITION, KAFKA_TIMEOUT) {
+            Ok(extent) => return Ok(extent),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error)
+                    .with_context(|| format!("the extent of topic {topic} cannot be read"));
+            }
+            Err(error) => {
+                tracing::debug!(%error, topic, "the schemas topic is not there yet");
+                std::thread::sleep(POLL_TIMEOUT);
+            }
+        }
+    }
+}
+
+/// The library logs every error of the client, and takes the end of a partition for one.
+struct ReaderContext;
+
+impl ClientContext for ReaderContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "the schemas topic's reader");
+        }
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
 /// The reader of the topic, before it starts.
 pub(super) struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ReaderContext>,
     topic: String,
     state: SharedState,
     /// Offset after the last record taken; none until the topic's end was seen once.
@@ -97,7 +139,7 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader at the topic's start. Blocking.
     pub(super) fn open(options: &RegistryOptions, state: SharedState) -> anyhow::Result<Reader> {
-        let consumer: BaseConsumer = client_config(options)
+        let consumer: BaseConsumer<ReaderContext> = client_config(options)
             // Assigning needs a name; nothing is committed and no group is joined.
             .set("group.id", format!("tapeline-registry-{}", options.topic))
             .set("enable.auto.commit", "false")
@@ -106,20 +148,10 @@ impl Reader {
             .set("fetch.wait.max.ms", "20")
             // A topic that was cut or recreated under us must not be read as if it were the old.
             .set("auto.offset.reset", "error")
-            .create()
+            .create_with_context(ReaderContext)
             .context("the kafka properties are not accepted")?;
         let topic = options.topic.clone();
-        let metadata = consumer
-            .fetch_metadata(Some(&topic), KAFKA_TIMEOUT)
-            .with_context(|| format!("the metadata of topic {topic} cannot be read"))?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        ensure!(
-            partitions == 1,
-            "topic {topic} has {partitions} partitions; schemas need a topic of exactly one"
-        );
-        let (first, end_at_start) = consumer
-            .fetch_watermarks(&topic, PARTITION, KAFKA_TIMEOUT)
-            .with_context(|| format!("the extent of topic {topic} cannot be read"))?;
+        let (first, end_at_start) = extent_once_known(&consumer, &topic)?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&topic, PARTITION, Offset::Offset(first))?;
         consumer.assign(&assignment)?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -54,6 +54,29 @@ impl TestTopic {
         let mut record = FutureRecord::<str, str>::to(&self.name).key(key);
         record.payload = value;
         producer.send(record, WAIT).await.expect("delivered");
+    }
+
+    /// Creates the topic before any registry does.
+    pub(crate) async fn create(&self, partitions: i32, policy: &str) {
+        let admin: AdminClient<DefaultClientContext> = kafka().create().expect("an admin");
+        let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1))
+            .set("cleanup.policy", policy);
+        let created = admin.create_topics([&topic], &AdminOptions::new()).await;
+        created.expect("kafka answers").remove(0).expect("created");
+    }
+
+    /// Starts a registry that nobody stops: for those that do not start.
+    pub(crate) async fn start_registry(&self) -> anyhow::Result<RunningRegistry> {
+        registry::start(self.options(), CancellationToken::new()).await
+    }
+
+    fn options(&self) -> RegistryOptions {
+        RegistryOptions {
+            brokers: brokers(),
+            listen: "127.0.0.1:0".into(),
+            topic: self.name.clone(),
+            ..RegistryOptions::default()
+        }
     }
 
     pub(crate) async fn setting(&self, name: &str) -> String {
@@ -120,14 +143,8 @@ type Answer = (u16, Value);
 impl Api {
     pub(crate) async fn start(topic: &TestTopic) -> Api {
         let shutdown = CancellationToken::new();
-        let options = RegistryOptions {
-            brokers: brokers(),
-            listen: "127.0.0.1:0".into(),
-            topic: topic.name.clone(),
-            ..RegistryOptions::default()
-        };
         let running =
-            registry::start(options, shutdown.clone()).await.expect("the registry starts");
+            registry::start(topic.options(), shutdown.clone()).await.expect("the registry starts");
         let http = reqwest::Client::builder().timeout(WAIT).no_proxy().build().expect("a client");
         let url = running.url();
         let running = std::sync::Arc::new(tokio::sync::Mutex::new(Some(running)));
