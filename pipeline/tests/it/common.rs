@@ -1,6 +1,7 @@
 //! A pipeline of a test's own on the real services: its topics, its database, its cache.
 
 use std::future::Future;
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,9 @@ impl Pipeline {
 
     /// The same with other settings.
     pub(crate) async fn with(name: &str, change: impl FnOnce(&mut Config)) -> Pipeline {
+        if std::env::var_os("TAPELINE_TEST_LOG").is_some() {
+            let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).try_init();
+        }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{name}_{}_{number}", std::process::id());
         let brokers = env("TAPELINE__KAFKA__BROKERS", "127.0.0.1:19092");
@@ -113,6 +117,36 @@ impl Pipeline {
         let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");
         let drop = format!("drop database {} with (force)", self.database);
         admin.execute(drop.as_str()).await.expect("drop database");
+    }
+}
+
+/// A test that fails must not wait for stages that nobody stops.
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.registry.cancel();
+    }
+}
+
+/// A process that does not outlive its test.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        eventually("the process ends", || {
+            let ended = self.0.try_wait().expect("waits").is_some();
+            async move { ended }
+        })
+        .await;
+        self.0.wait().expect("waits")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
