@@ -1,4 +1,5 @@
 //! Tapeline's stages: pure transformations, the one loop that runs them, and their sinks.
 //! Knows no Kafka and no clock.
 
+pub mod decode;
 pub mod flow;
