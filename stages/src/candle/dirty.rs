@@ -11,7 +11,7 @@ const DIRTY: &str = "dirty";
 
 /// Names the windows of one symbol and timeframe to be computed again, and what must be stored
 /// before. Its JSON is the value of the records in the dirty topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dirty {
     /// Venue, upper case.
     pub exchange: String,

@@ -11,9 +11,15 @@ mod holes;
 mod level;
 mod note;
 mod operator;
+mod outbox;
+mod reviser;
+mod stored;
 mod window;
 
 pub use dirty::Dirty;
 pub use fold::{Bar, Place, RANGE, Version};
 pub use level::{Content, Entry, Level, Longer, Minutes};
 pub use operator::{Candles, HOLD_MICROS, Settings};
+pub use outbox::{OutboxError, Outgoing, Publish, publish_outbox};
+pub use reviser::{Dirties, DirtyStage, Reviser, revise};
+pub use stored::{ReviseError, WindowOf, recompute};
