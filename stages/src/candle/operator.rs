@@ -7,8 +7,8 @@ use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Timeframe, en
 use super::dirty::Dirty;
 use super::fold::{RANGE, Version};
 use super::holes::CHANNEL;
-use super::level::{Level, in_range};
 use super::note::Note;
+use super::tier::{Tier, in_range};
 use super::window::{Closed, Origin, Partition};
 use crate::decode::Decoders;
 use crate::flow::{Checkpoint, In, Marker, Outcome, Refusal, Reject, Stage, TopicPartition};
@@ -33,8 +33,8 @@ pub struct Settings {
 /// retention of seven days.
 pub const HOLD_MICROS: i64 = 3 * Timeframe::D1.micros();
 
-/// Builds the candles of one [`Level`].
-pub struct Candles<L: Level> {
+/// Builds the candles of one [`Tier`].
+pub struct Candles<L: Tier> {
     settings: Settings,
     decoders: Decoders,
     partitions: HashMap<TopicPartition, Partition<L::Content>>,
@@ -49,7 +49,7 @@ struct Emit<'e> {
     out: &'e mut Messages,
 }
 
-impl<L: Level> Candles<L> {
+impl<L: Tier> Candles<L> {
     /// An operator without partitions.
     pub fn new(settings: Settings) -> Candles<L> {
         Candles {
@@ -135,7 +135,7 @@ fn read_control(input: &In<'_>) -> Result<Control, Reject> {
     Ok(control)
 }
 
-fn take_control<L: Level>(
+fn take_control<L: Tier>(
     partition: &mut Partition<L::Content>,
     control: &Control,
     seen: bool,
@@ -168,7 +168,7 @@ fn take_control<L: Level>(
 }
 
 /// Moves a venue's watermark and writes what that releases.
-fn raise<L: Level>(
+fn raise<L: Tier>(
     partition: &mut Partition<L::Content>,
     name: &str,
     to: Micros,
@@ -234,7 +234,7 @@ impl Emit<'_> {
 
     /// The windows over a filled hole become dirty, as far as they have been released: the others
     /// are still open and close without the hole.
-    fn filled<L: Level>(&mut self, gap: &GapChange, watermark: Option<Micros>) {
+    fn filled<L: Tier>(&mut self, gap: &GapChange, watermark: Option<Micros>) {
         let (Some(watermark), Some(to)) = (watermark, gap.to) else { return };
         for &frame in L::FRAMES {
             let first = frame.start(gap.from);
@@ -246,7 +246,7 @@ impl Emit<'_> {
     }
 }
 
-impl<L: Level> Stage for Candles<L> {
+impl<L: Tier> Stage for Candles<L> {
     type Out = Messages;
 
     fn apply(&mut self, input: &In<'_>, out: &mut Messages) -> Result<Outcome, Refusal> {

@@ -7,8 +7,8 @@ use tapeline_schemas::{Micros, Timeframe};
 
 use super::fold::Bar;
 use super::holes::{Hole, Holes};
-use super::level::Content;
 use super::note::{Note, noted};
+use super::tier::Content;
 use crate::flow::{Checkpoint, Reject};
 
 /// A window that takes pieces.

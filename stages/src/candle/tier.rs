@@ -1,4 +1,4 @@
-//! The two levels of candles: minutes from trades, longer ones from minutes.
+//! The two tiers of candles: minutes from trades, longer ones from minutes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,17 +19,17 @@ const AHEAD_MICROS: i64 = Timeframe::D1.micros();
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// What an operator builds its windows from.
-pub trait Level: Send + 'static {
+pub trait Tier: Send + 'static {
     /// Kind of its input.
     const KIND: Kind;
     /// Timeframes that it builds.
     const FRAMES: &'static [Timeframe];
-    /// Whether it tells the level above how far it is.
+    /// Whether it tells the tier above how far it is.
     const ANNOUNCES: bool;
     /// What an open window holds.
     type Content: Content;
 
-    /// Reads an event in our own schema; `None` where the level does not take it.
+    /// Reads an event in our own schema; `None` where the tier does not take it.
     fn read<'a>(
         payload: &'a [u8],
         input: &In<'_>,
@@ -130,7 +130,7 @@ impl Content for Trades {
     }
 }
 
-impl Level for Minutes {
+impl Tier for Minutes {
     const KIND: Kind = Kind::Trade;
     const FRAMES: &'static [Timeframe] = &[Timeframe::M1];
     const ANNOUNCES: bool = true;
@@ -201,7 +201,7 @@ impl Content for MinuteBars {
     }
 }
 
-impl Level for Longer {
+impl Tier for Longer {
     const KIND: Kind = Kind::Candle;
     const FRAMES: &'static [Timeframe] = &Timeframe::LONGER;
     const ANNOUNCES: bool = false;
@@ -224,7 +224,7 @@ impl Level for Longer {
         let version = Version { is_final: candle.is_final, revision: candle.revision };
         let piece = Minute { version, bar: Bar::of_candle(&candle) };
         // Its minute is closed, but those of other symbols may still follow: only what the
-        // level below announces moves the watermark.
+        // tier below announces moves the watermark.
         Ok(Some(Entry {
             venue: candle.exchange,
             symbol: candle.symbol,
