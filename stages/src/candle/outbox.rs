@@ -44,6 +44,19 @@ pub async fn publish_outbox<P: Publish>(
     publisher: &mut P,
 ) -> Result<usize, OutboxError> {
     let mut work = conn.begin().await?;
+    let published = publish_oldest(&mut work, publisher).await;
+    match &published {
+        // At once: a dropped transaction would hold the lock until the connection's next query.
+        Ok(0) | Err(_) => work.rollback().await?,
+        Ok(_) => work.commit().await?,
+    }
+    published
+}
+
+async fn publish_oldest<P: Publish>(
+    work: &mut PgConnection,
+    publisher: &mut P,
+) -> Result<usize, OutboxError> {
     let free: bool = sqlx::query_scalar(
         "select pg_try_advisory_xact_lock('tapeline_candle_outbox'::regclass::bigint)",
     )
@@ -65,8 +78,7 @@ pub async fn publish_outbox<P: Publish>(
     let ids: Vec<i64> = candles.iter().map(|candle| candle.id).collect();
     sqlx::query("delete from tapeline_candle_outbox where id = any($1)")
         .bind(&ids)
-        .execute(&mut *work)
+        .execute(work)
         .await?;
-    work.commit().await?;
     Ok(candles.len())
 }

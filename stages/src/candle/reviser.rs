@@ -119,23 +119,35 @@ async fn revise_window(
     window: &WindowOf<'_>,
 ) -> Result<bool, ReviseError> {
     let mut work = conn.begin().await?;
+    let written = revise_locked(&mut work, window).await;
+    match &written {
+        // At once: a dropped transaction would hold its locks until the connection's next query.
+        Ok(false) | Err(_) => work.rollback().await?,
+        Ok(true) => work.commit().await?,
+    }
+    written
+}
+
+async fn revise_locked(
+    work: &mut PgConnection,
+    window: &WindowOf<'_>,
+) -> Result<bool, ReviseError> {
     // One reviser at a time for a symbol, also while a partition changes hands.
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
         .bind(format!("tapeline candle {}:{}", window.exchange, window.symbol))
         .execute(&mut *work)
         .await?;
-    let Some((bar, all_final)) = recompute(&mut work, window).await? else {
+    let Some((bar, all_final)) = recompute(work, window).await? else {
         return Ok(false);
     };
-    let whole = all_final && !has_hole(&mut work, window).await?;
-    let stored = lock_candle(&mut work, window).await?;
+    let whole = all_final && !has_hole(work, window).await?;
+    let stored = lock_candle(work, window).await?;
     let Some(version) = revise(stored.as_ref(), &bar, whole) else { return Ok(false) };
-    if write_candle(&mut work, window, &bar, version, stored.is_some()).await? == 0 {
+    if write_candle(work, window, &bar, version, stored.is_some()).await? == 0 {
         // The store wrote the row in this moment; the next attempt sees it.
         return Err(ReviseError::NotYet("the candle is being written".to_owned()));
     }
-    write_outbox(&mut work, window, &bar, version).await?;
-    work.commit().await?;
+    write_outbox(work, window, &bar, version).await?;
     Ok(true)
 }
 
