@@ -8,7 +8,7 @@ use tapeline_schemas::{Kind, OriginalHeader, encode, wire};
 use tapeline_stages::flow::{
     QuarantineSink, Rejected, Resume, Sink, SinkError, Span, Start, Topic, TopicPartition,
 };
-use tapeline_stages::messages::{Message, Messages, OutTopic};
+use tapeline_stages::messages::{MessageRef, Messages, OutTopic};
 
 use super::admin::dirty_topic;
 use super::producer::{Delivery, Producer, owned_headers};
@@ -56,7 +56,7 @@ impl MessageSink {
 
     async fn send_all(
         &mut self,
-        messages: impl Iterator<Item = Message<'_>>,
+        messages: impl Iterator<Item = MessageRef<'_>>,
     ) -> Result<(), SinkError> {
         let delivery = Delivery::new();
         for message in messages {

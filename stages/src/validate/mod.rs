@@ -110,14 +110,14 @@ impl Validate {
         let control = Control::from_headers(|name| record.headers.text(name))
             .map_err(|error| Reject::new("control", error))?;
         let key = record.key.unwrap_or_default();
-        out.push(OutTopic::Of(kind), Some(record.at.partition), key, None, None, |out| {
+        out.push_parts(OutTopic::Of(kind), Some(record.at.partition), key, None, None, |out| {
             record.headers.iter().for_each(|(name, value)| out.push(name, value));
             marker(out, headers::outcome::CONTROL, record.offset, record.offset);
         });
         if let Control::Gap(gap) = control {
             let key = format!("{}:{}", gap.venue, gap.symbol);
             let value = encode(&self.gap(gap, record));
-            out.push(
+            out.push_parts(
                 OutTopic::Of(Kind::Gap),
                 None,
                 key.as_bytes(),
@@ -163,7 +163,7 @@ impl Validate {
         let key = origin_key(&anomaly.origin_topic, record);
         let value = encode(&anomaly);
         let topic = OutTopic::Of(Kind::Anomaly);
-        out.push(topic, None, key.as_bytes(), Some(Kind::Anomaly), Some(&value), |_| {});
+        out.push_parts(topic, None, key.as_bytes(), Some(Kind::Anomaly), Some(&value), |_| {});
         for flag in verdict.judgement.flags.iter() {
             metrics::counter!("tapeline_validate_flags_total", "kind" => kind.name(), "flag" => flag.name())
                 .increment(1);
@@ -303,7 +303,7 @@ impl Stage for Validate {
         let flags = verdict.judgement.flags;
         let key = record.key.unwrap_or_default();
         let topic = OutTopic::Of(input.kind);
-        out.push(topic, Some(record.at.partition), key, None, Some(value), |out| {
+        out.push_parts(topic, Some(record.at.partition), key, None, Some(value), |out| {
             event_headers(record, flags, out);
         });
         if !flags.is_empty() {
@@ -315,14 +315,14 @@ impl Stage for Validate {
     fn rejected(&mut self, input: &In<'_>, _: &Reject, out: &mut Messages) {
         let record = &input.record;
         let (topic, key) = (OutTopic::Of(input.kind), record.key.unwrap_or_default());
-        out.push(topic, Some(record.at.partition), key, None, None, |out| {
+        out.push_parts(topic, Some(record.at.partition), key, None, None, |out| {
             marker(out, headers::outcome::QUARANTINED, record.offset, record.offset);
         });
     }
 
     fn skipped(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Messages) {
         let topic = OutTopic::Of(self.topics[at.topic as usize].kind);
-        out.push(topic, Some(at.partition), b"", None, None, |out| {
+        out.push_parts(topic, Some(at.partition), b"", None, None, |out| {
             marker(out, headers::outcome::SKIPPED, first, last);
         });
     }

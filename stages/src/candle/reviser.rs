@@ -1,0 +1,258 @@
+//! The reviser: computes dirty windows again from what is stored.
+//!
+//! Candle, revision and the message to emit are written in one transaction (an outbox), so that
+//! what the log says about a candle is never more nor less than what the table holds.
+
+use std::collections::HashMap;
+
+use sqlx::{Connection, PgConnection, PgPool};
+use tapeline_schemas::{Kind, encode};
+
+use super::dirty::Dirty;
+use super::fold::{Bar, Version};
+use super::stored::{
+    ReviseError, Stamp, WindowOf, has_hole, is_stored, lock_candle, recompute, windows,
+};
+use crate::flow::{
+    In, Outcome, Output, Refusal, Reject, Resume, Sink, SinkError, Span, Stage, Start,
+    TopicPartition,
+};
+use crate::messages::symbol_key;
+
+/// The version under which `computed` is to be written; `None` where the stored candle says it
+/// already. `whole`: no hole is open over the window and every part of it is final.
+///
+/// A final candle stays final: versions never go back, and who holds the final one would take no
+/// incomplete one for it.
+pub fn revise(stored: Option<&(Bar, Version)>, computed: &Bar, whole: bool) -> Option<Version> {
+    let Some((bar, version)) = stored else {
+        return Some(Version { is_final: whole, revision: 1 });
+    };
+    let is_final = version.is_final || whole;
+    if bar.same_figures(computed) && is_final == version.is_final {
+        return None;
+    }
+    Some(Version { is_final, revision: version.revision.saturating_add(1) })
+}
+
+/// Dirty records of a batch.
+#[derive(Debug, Default)]
+pub struct Dirties(Vec<Dirty>);
+
+/// Memory a dirty record takes, roughly.
+const DIRTY_BYTES: usize = 256;
+
+impl Output for Dirties {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn byte_len(&self) -> usize {
+        self.0.len() * DIRTY_BYTES
+    }
+}
+
+impl Dirties {
+    /// The records, without those that a later one of the same windows makes needless: a filled
+    /// hole brings one for each of its trades.
+    fn condensed(&self) -> Vec<Dirty> {
+        let mut places: HashMap<Dirty, usize> = HashMap::new();
+        let mut list: Vec<Dirty> = Vec::new();
+        for dirty in &self.0 {
+            let place = *places.entry(Dirty { offset: 0, ..dirty.clone() }).or_insert(list.len());
+            match list.get_mut(place) {
+                Some(known) => known.offset = known.offset.max(dirty.offset),
+                None => list.push(dirty.clone()),
+            }
+        }
+        list
+    }
+}
+
+/// Reads dirty records.
+#[derive(Debug, Default)]
+pub struct DirtyStage;
+
+impl Stage for DirtyStage {
+    type Out = Dirties;
+
+    fn apply(&mut self, input: &In<'_>, out: &mut Dirties) -> Result<Outcome, Refusal> {
+        let value = input.record.value.ok_or_else(|| Reject::new("dirty", "an empty value"))?;
+        out.0.push(Dirty::read(value)?);
+        Ok(Outcome::Taken)
+    }
+
+    fn learn(&mut self, _: Kind, _: u32, _: Option<&str>) {}
+}
+
+/// Computes the windows of dirty records again. Doing so twice is harmless.
+#[derive(Debug)]
+pub struct Reviser {
+    pool: PgPool,
+    pipeline: String,
+}
+
+impl Reviser {
+    /// A reviser beside the store of `pipeline`, whose fences it waits for.
+    pub fn new(pool: PgPool, pipeline: impl Into<String>) -> Reviser {
+        Reviser { pool, pipeline: pipeline.into() }
+    }
+
+    /// Computes the windows of one dirty record again; says how many candles it wrote.
+    pub async fn revise(&self, dirty: &Dirty) -> Result<usize, ReviseError> {
+        let frame = dirty.frame().map_err(|reject| ReviseError::Unsound(reject.detail))?;
+        let mut conn = self.pool.acquire().await?;
+        is_stored(&mut conn, &self.pipeline, dirty).await?;
+        let mut written = 0;
+        for start in windows(&mut conn, dirty, frame).await? {
+            let (exchange, symbol) = (&dirty.exchange, &dirty.symbol);
+            let window = WindowOf { exchange, symbol, frame, start };
+            written += usize::from(revise_window(&mut conn, &window).await?);
+        }
+        Ok(written)
+    }
+}
+
+/// Computes one window again, in one transaction; says whether its candle changed.
+async fn revise_window(
+    conn: &mut PgConnection,
+    window: &WindowOf<'_>,
+) -> Result<bool, ReviseError> {
+    let mut work = conn.begin().await?;
+    let written = revise_locked(&mut work, window).await;
+    match &written {
+        // At once: a dropped transaction would hold its locks until the connection's next query.
+        Ok(false) | Err(_) => work.rollback().await?,
+        Ok(true) => work.commit().await?,
+    }
+    written
+}
+
+async fn revise_locked(
+    work: &mut PgConnection,
+    window: &WindowOf<'_>,
+) -> Result<bool, ReviseError> {
+    // One reviser at a time for a symbol, also while a partition changes hands.
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(format!("tapeline candle {}:{}", window.exchange, window.symbol))
+        .execute(&mut *work)
+        .await?;
+    let Some((bar, all_final)) = recompute(work, window).await? else {
+        return Ok(false);
+    };
+    let whole = all_final && !has_hole(work, window).await?;
+    let stored = lock_candle(work, window).await?;
+    let Some(version) = revise(stored.as_ref(), &bar, whole) else { return Ok(false) };
+    if write_candle(work, window, &bar, version, stored.is_some()).await? == 0 {
+        // The store wrote the row in this moment; the next attempt sees it.
+        return Err(ReviseError::NotYet("the candle is being written".to_owned()));
+    }
+    write_outbox(work, window, &bar, version).await?;
+    Ok(true)
+}
+
+async fn write_candle(
+    conn: &mut PgConnection,
+    window: &WindowOf<'_>,
+    bar: &Bar,
+    version: Version,
+    exists: bool,
+) -> Result<u64, ReviseError> {
+    let query = if exists {
+        "update market_data_ohlcv set open = $6::numeric, high = $7::numeric, low = $8::numeric, \
+         close = $9::numeric, volume = $10::numeric, quote_volume = $11::numeric, \
+         trades_count = $12, final = $13, revision = $14, close_time = $5, receive_time = $15 \
+         where exchange = $1 and symbol = $2 and timeframe = $3 and source = 'tapeline' and time = $4"
+    } else {
+        "insert into market_data_ohlcv (exchange, symbol, timeframe, source, time, close_time, \
+         open, high, low, close, volume, quote_volume, trades_count, final, revision, receive_time) \
+         values ($1, $2, $3, 'tapeline', $4, $5, $6::numeric, $7::numeric, $8::numeric, \
+         $9::numeric, $10::numeric, $11::numeric, $12, $13, $14, $15) on conflict do nothing"
+    };
+    let money = [bar.open, bar.high, bar.low, bar.close, bar.volume].map(|m| m.to_string());
+    let mut query = sqlx::query(query)
+        .bind(window.exchange)
+        .bind(window.symbol)
+        .bind(window.frame.name())
+        .bind(Stamp(window.start))
+        .bind(Stamp(window.frame.end(window.start)));
+    for value in money {
+        query = query.bind(value);
+    }
+    let done = query
+        .bind(bar.quote_volume.to_string())
+        .bind(bar.trades_count)
+        .bind(version.is_final)
+        .bind(version.revision)
+        .bind(Stamp(bar.receive_time))
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+async fn write_outbox(
+    conn: &mut PgConnection,
+    window: &WindowOf<'_>,
+    bar: &Bar,
+    version: Version,
+) -> Result<(), ReviseError> {
+    let WindowOf { exchange, symbol, frame, start } = *window;
+    let value = encode(&bar.to_candle(exchange, symbol, frame, start, version));
+    sqlx::query(
+        "insert into tapeline_candle_outbox \
+         (exchange, symbol, timeframe, open_time, revision, key, value) \
+         values ($1, $2, $3, $4, $5, convert_from($6, 'UTF8'), $7)",
+    )
+    .bind(exchange)
+    .bind(symbol)
+    .bind(frame.name())
+    .bind(Stamp(start))
+    .bind(version.revision)
+    .bind(symbol_key(exchange, symbol))
+    .bind(value)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+impl Sink<Dirties> for Reviser {
+    /// Does what can be done and asks for the rest again: doing it twice is harmless.
+    async fn write(&mut self, out: &Dirties, _: &mut [Span]) -> Result<(), SinkError> {
+        let mut waits = None;
+        for dirty in out.condensed() {
+            match self.revise(&dirty).await {
+                Ok(written) => {
+                    metrics::counter!("tapeline_reviser_candles_total", "timeframe" => dirty.timeframe)
+                        .increment(written as u64);
+                }
+                Err(error @ (ReviseError::NotYet(_) | ReviseError::Database(_))) => {
+                    waits = Some(error.to_string());
+                }
+                Err(ReviseError::Unsound(detail)) => {
+                    metrics::counter!("tapeline_reviser_failures_total").increment(1);
+                    tracing::error!(
+                        exchange = dirty.exchange,
+                        symbol = dirty.symbol,
+                        timeframe = dirty.timeframe,
+                        from = dirty.from,
+                        detail,
+                        "the stored trades do not add up to a candle; it stays as it is"
+                    );
+                }
+            }
+        }
+        waits.map_or(Ok(()), |reason| Err(SinkError::Retry(reason)))
+    }
+
+    fn remove_rows(&self, out: &mut Dirties, rows: &[usize]) {
+        let mut row = 0..;
+        out.0.retain(|_| row.next().is_some_and(|row| !rows.contains(&row)));
+    }
+
+    async fn assign(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Resume>, SinkError> {
+        let resume = |&at| Resume { at, start: Start::Committed, held_origin: None };
+        Ok(partitions.iter().map(resume).collect())
+    }
+
+    async fn revoke(&mut self, _: &[TopicPartition]) {}
+}
