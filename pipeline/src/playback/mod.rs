@@ -1,0 +1,3 @@
+//! Recordings and simulated venues behind real sockets on loopback.
+
+pub mod recording;
