@@ -247,3 +247,17 @@ pub static VENUES: [VenueSpec; 3] = [
 pub fn venue(name: &str) -> Option<&'static VenueSpec> {
     VENUES.iter().find(|spec| spec.name.eq_ignore_ascii_case(name))
 }
+
+/// Gives a frame to a connector: what it cannot read is counted, and books that are due are shown.
+pub fn take_frame(
+    connector: &mut dyn Connector,
+    connection: usize,
+    frame: &[u8],
+    received_at: Micros,
+    out: &mut Output,
+) {
+    if let Err(error) = connector.decode(connection, frame, received_at, out) {
+        out.complain(&error, frame);
+    }
+    connector.flush_tops(connection, received_at, false, out);
+}
