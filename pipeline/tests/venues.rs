@@ -1,0 +1,10 @@
+//! Connectors, driver and playback against recordings (`TAPELINE_RECORDINGS`, by default beside the
+//! workspace) and against a simulated venue.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "venues/common.rs"]
+mod common;
+#[path = "venues/pure.rs"]
+mod pure;
+#[path = "venues/sockets.rs"]
+mod sockets;
