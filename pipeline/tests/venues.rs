@@ -8,3 +8,5 @@ mod common;
 mod pure;
 #[path = "venues/sockets.rs"]
 mod sockets;
+#[path = "venues/simulated.rs"]
+mod simulated;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 mod filter;
 pub mod recording;
 mod server;
+pub mod simulated;
 mod socket;
 
 pub use recording::{Recording, RecordingError};
