@@ -10,3 +10,7 @@ mod pure;
 mod sockets;
 #[path = "venues/simulated.rs"]
 mod simulated;
+#[path = "venues/rules.rs"]
+mod rules;
+#[path = "venues/life.rs"]
+mod life;

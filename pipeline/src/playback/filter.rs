@@ -103,7 +103,7 @@ fn pair_of(channel: Option<&Value>, symbol: Option<&Value>) -> Option<String> {
     Some(format!("{} {}", channel?.as_str()?, symbol?.as_str()?))
 }
 
-fn texts<'a>(list: Option<&'a Value>) -> impl Iterator<Item = &'a str> {
+fn texts(list: Option<&Value>) -> impl Iterator<Item = &str> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 

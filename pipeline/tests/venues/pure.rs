@@ -13,7 +13,7 @@ use tapeline_schemas::{Kind, Micros};
 use crate::common::{Collector, VENUES, assert_counts, recordings, settings};
 
 /// Does what a connector asked for: publishes into `collector`, answers the symbols it wants a snapshot of.
-fn settle(out: &mut Output, stats: &VenueStats, collector: &Collector) -> Vec<String> {
+pub(crate) fn settle(out: &mut Output, collector: &Collector) -> Vec<String> {
     let mut wanted = Vec::new();
     for item in out.drain() {
         match item {
@@ -22,7 +22,6 @@ fn settle(out: &mut Output, stats: &VenueStats, collector: &Collector) -> Vec<St
             Item::Send { .. } => {}
         }
     }
-    let _ = stats;
     wanted
 }
 
@@ -39,7 +38,7 @@ fn play(recording: &Recording) -> (StatsReport, Collector) {
     for connection in 0..connector.connections().len() {
         connector.opened(connection, &mut out);
     }
-    let wanted = settle(&mut out, &stats, &collector);
+    let wanted = settle(&mut out, &collector);
     // Snapshots come at their recorded times between the frames.
     let mut snapshots: Vec<_> = wanted
         .iter()
@@ -63,7 +62,7 @@ fn play(recording: &Recording) -> (StatsReport, Collector) {
         if !String::from_utf8_lossy(bytes).contains("@kline") {
             take_frame(connector.as_mut(), 0, bytes, frame.time, &mut out);
         }
-        settle(&mut out, &stats, &collector);
+        settle(&mut out, &collector);
     }
     (stats.report(), collector)
 }
@@ -85,7 +84,7 @@ fn recordings_give_exactly_the_events_they_hold() {
     }
 }
 
-fn small(name: &str) -> (Box<dyn Connector>, Output, Arc<VenueStats>) {
+pub(crate) fn small(name: &str) -> (Box<dyn Connector>, Output, Arc<VenueStats>) {
     let spec = venue(name).unwrap();
     let stats = Arc::new(VenueStats::default());
     let settings = Settings::new(

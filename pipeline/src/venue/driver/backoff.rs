@@ -1,9 +1,9 @@
 //! How long to wait before trying again, and how often to ask at all.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::venue::Budget;
@@ -27,36 +27,50 @@ pub(super) fn wait(failures: u32) -> Duration {
 
 /// A venue's request budget: tokens that come back one by one.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct Tokens(Mutex<Bucket>);
+
+#[derive(Debug)]
+struct Bucket {
     budget: Budget,
     /// When the bucket would be full again; each request moves it.
-    full_at: Mutex<Instant>,
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// How long a bucket takes to fill: that much may be taken in advance.
+    fn capacity(&self) -> Duration {
+        self.budget.refill.saturating_mul(self.budget.burst)
+    }
+
+    /// Takes a token; the answer says how long to wait for it.
+    fn take(&mut self, now: Instant) -> Duration {
+        self.full_at = self.full_at.max(now) + self.budget.refill;
+        self.full_at.saturating_duration_since(now).saturating_sub(self.capacity())
+    }
+
+    fn pause(&mut self, now: Instant, pause: Duration) {
+        self.full_at = self.full_at.max(now + self.capacity() + pause);
+    }
 }
 
 impl Tokens {
     pub(super) fn new(budget: Budget) -> Tokens {
-        Tokens { budget, full_at: Mutex::new(Instant::now()) }
+        Tokens(Mutex::new(Bucket { budget, full_at: Instant::now() }))
     }
 
     /// Waits for a token. Who comes first is served first.
     pub(super) async fn take(&self) {
-        let mut full_at = self.full_at.lock().await;
-        let now = Instant::now();
-        let debt = full_at.saturating_duration_since(now) + self.budget.refill;
-        let free = self.budget.refill.saturating_mul(self.budget.burst);
-        *full_at = now + debt;
-        let wait = debt.saturating_sub(free);
-        drop(full_at);
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+        let wait = self.lock().take(Instant::now());
+        tokio::time::sleep(wait).await;
     }
 
     /// The venue said that it was asked too often: nobody asks again before `pause` is over.
-    pub(super) async fn pause(&self, pause: Duration) {
-        let free = self.budget.refill.saturating_mul(self.budget.burst);
-        let mut full_at = self.full_at.lock().await;
-        *full_at = (*full_at).max(Instant::now() + free + pause);
+    pub(super) fn pause(&self, pause: Duration) {
+        self.lock().pause(Instant::now(), pause);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,21 +87,15 @@ mod tests {
         assert!((0..50).all(|_| wait(1) < BASE));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_burst_is_free_and_the_rest_waits_for_its_token() {
-        let refill = Duration::from_secs(2);
-        let tokens = Tokens::new(Budget { burst: 3, refill });
-        let start = Instant::now();
-        for _ in 0..3 {
-            tokens.take().await;
-        }
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        tokens.take().await;
-        tokens.take().await;
-        assert!(start.elapsed() >= 2 * refill - Duration::from_millis(5));
-        tokens.pause(Duration::from_secs(60)).await;
-        let paused = Instant::now();
-        tokens.take().await;
-        assert!(paused.elapsed() >= Duration::from_secs(60));
+    #[test]
+    fn a_burst_is_free_and_the_rest_waits_for_its_token() {
+        let (refill, now) = (Duration::from_secs(2), Instant::now());
+        let mut bucket = Bucket { budget: Budget { burst: 3, refill }, full_at: now };
+        let waits: Vec<Duration> = (0..5).map(|_| bucket.take(now)).collect();
+        assert_eq!(waits, [Duration::ZERO, Duration::ZERO, Duration::ZERO, refill, 2 * refill]);
+        assert_eq!(bucket.take(now + Duration::from_secs(60)), Duration::ZERO);
+        let minute = Duration::from_secs(60);
+        bucket.pause(now, minute);
+        assert_eq!(bucket.take(now), minute + refill);
     }
 }

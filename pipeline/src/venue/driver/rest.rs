@@ -78,7 +78,7 @@ impl Rest {
         // 418 is Binance's ban of those who go on after 429.
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::IM_A_TEAPOT) {
             let seconds = header(&response, RETRY_AFTER.as_str()).and_then(|s| s.parse().ok());
-            self.tokens.pause(seconds.map_or(DEFAULT_PAUSE, Duration::from_secs)).await;
+            self.tokens.pause(seconds.map_or(DEFAULT_PAUSE, Duration::from_secs));
         }
         let announced = header(&response, RECORDED_AT).and_then(|t| t.parse().ok()).map(Micros);
         let mut body = Vec::new();
