@@ -4,13 +4,13 @@
 
 #[path = "venues/common.rs"]
 mod common;
-#[path = "venues/pure.rs"]
-mod pure;
-#[path = "venues/sockets.rs"]
-mod sockets;
-#[path = "venues/simulated.rs"]
-mod simulated;
-#[path = "venues/rules.rs"]
-mod rules;
 #[path = "venues/life.rs"]
 mod life;
+#[path = "venues/pure.rs"]
+mod pure;
+#[path = "venues/rules.rs"]
+mod rules;
+#[path = "venues/simulated.rs"]
+mod simulated;
+#[path = "venues/sockets.rs"]
+mod sockets;

@@ -158,7 +158,10 @@ mod tests {
     #[test]
     fn a_delta_sets_adds_and_removes_levels_and_a_snapshot_leaves_no_ghosts() {
         let mut book = OrderBook::new();
-        book.apply_snapshot(&levels(&[("9", "1"), ("8", "2")]), &levels(&[("10", "3"), ("11", "0")]));
+        book.apply_snapshot(
+            &levels(&[("9", "1"), ("8", "2")]),
+            &levels(&[("10", "3"), ("11", "0")]),
+        );
         assert_eq!(book.depth(), (2, 1));
         book.apply_delta(&levels(&[("9", "0"), ("8", "5"), ("7", "1")]), &levels(&[("9.5", "4")]));
         assert_eq!(

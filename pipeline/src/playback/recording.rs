@@ -115,16 +115,14 @@ impl Recording {
             let path = path.to_owned();
             move |source| RecordingError::Io { path, source }
         };
-        let mut recording =
-            Recording { venue: venue.to_ascii_uppercase(), ..Recording::default() };
+        let mut recording = Recording { venue: venue.to_ascii_uppercase(), ..Recording::default() };
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io_error(dir))? {
             let name = entry.map_err(io_error(dir))?.file_name();
             let Some(name) = name.to_str() else { continue };
             let rest = name.strip_prefix(&recording.venue).and_then(|r| r.strip_prefix('.'));
-            let known = |rest: &&str| {
-                *rest == "0" || rest.starts_with("http.") || rest.starts_with("ws.")
-            };
+            let known =
+                |rest: &&str| *rest == "0" || rest.starts_with("http.") || rest.starts_with("ws.");
             if let Some(rest) = rest.filter(known) {
                 paths.push((numbers(rest), dir.join(name)));
             }
@@ -135,8 +133,10 @@ impl Recording {
         paths.sort();
         for (_, path) in paths {
             let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
-            recording.take(&text).map_err(|(line, reason)| {
-                RecordingError::Line { path: path.clone(), line, reason }
+            recording.take(&text).map_err(|(line, reason)| RecordingError::Line {
+                path: path.clone(),
+                line,
+                reason,
             })?;
         }
         Ok(recording)
@@ -268,7 +268,8 @@ mod tests {
         let connection = &recording.connections[0];
         assert_eq!(connection.path, "/");
         assert_eq!(connection.sent, ["{\"event\":\"subscribe\"}"]);
-        let text = Frame { time: Micros(2_250_000), payload: Payload::Text("{\"t\": \"a: b\"}".into()) };
+        let text =
+            Frame { time: Micros(2_250_000), payload: Payload::Text("{\"t\": \"a: b\"}".into()) };
         let binary = Payload::Binary(Bytes::from_static(b"\x01'\\n\n"));
         assert_eq!(connection.frames, [text, Frame { time: Micros(3_000_000), payload: binary }]);
     }

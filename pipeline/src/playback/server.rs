@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -143,13 +143,7 @@ async fn below(
     answer(app, &venue, &format!("/{path}"), query, upgrade)
 }
 
-fn answer(
-    app: App,
-    name: &str,
-    path: &str,
-    query: Option<String>,
-    upgrade: Upgrade,
-) -> Response {
+fn answer(app: App, name: &str, path: &str, query: Option<String>, upgrade: Upgrade) -> Response {
     let Some(venue) = app.venues.get(name) else {
         return (StatusCode::NOT_FOUND, format!("no recording of {name}")).into_response();
     };

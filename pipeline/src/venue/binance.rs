@@ -236,9 +236,7 @@ impl Connector for Binance {
         if self.wants(Kind::Book) {
             let symbols = self.subscription.symbols().iter().enumerate();
             self.books = symbols
-                .map(|(index, s)| {
-                    LocalBook::new(VENUE, &s.symbol, index / SYMBOLS_PER_CONNECTION)
-                })
+                .map(|(index, s)| LocalBook::new(VENUE, &s.symbol, index / SYMBOLS_PER_CONNECTION))
                 .map(SequencedBook::new)
                 .collect();
         }
@@ -246,14 +244,11 @@ impl Connector for Binance {
     }
 
     fn connections(&self) -> Vec<ConnectionPlan> {
-        let channels: Vec<(Kind, &str)> = [
-            (Kind::Book, "depth@100ms"),
-            (Kind::Ticker, "bookTicker"),
-            (Kind::Trade, "aggTrade"),
-        ]
-        .into_iter()
-        .filter(|(kind, _)| self.wants(*kind))
-        .collect();
+        let channels: Vec<(Kind, &str)> =
+            [(Kind::Book, "depth@100ms"), (Kind::Ticker, "bookTicker"), (Kind::Trade, "aggTrade")]
+                .into_iter()
+                .filter(|(kind, _)| self.wants(*kind))
+                .collect();
         let kinds: Vec<Kind> = channels.iter().map(|(kind, _)| *kind).collect();
         let chunks = self.subscription.symbols().chunks(SYMBOLS_PER_CONNECTION);
         chunks

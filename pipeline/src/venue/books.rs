@@ -59,7 +59,7 @@ impl Update {
 }
 
 /// Where the last update put a book.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Mark {
     sequence: Option<i64>,
     checksum: Option<i64>,
@@ -76,7 +76,7 @@ pub(crate) struct LocalBook {
     pub(crate) connection: usize,
     pub(crate) levels: OrderBook,
     whole: bool,
-    mark: Mark,
+    mark: Option<Mark>,
     changed: bool,
     last_top: Option<Micros>,
 }
@@ -89,7 +89,7 @@ impl LocalBook {
             connection,
             levels: OrderBook::new(),
             whole: false,
-            mark: Mark::default(),
+            mark: None,
             changed: false,
             last_top: None,
         }
@@ -101,8 +101,8 @@ impl LocalBook {
     }
 
     /// Receive time of the last update that went in.
-    pub(crate) fn covered(&self) -> Micros {
-        self.mark.receive_time
+    pub(crate) fn covered(&self) -> Option<Micros> {
+        self.mark.as_ref().map(|mark| mark.receive_time)
     }
 
     /// The book is wrong or of unknown state: it is not shown until the next snapshot.
@@ -116,21 +116,25 @@ impl LocalBook {
     pub(crate) fn verified(&mut self, action: BookAction, update: Update, out: &mut Output) {
         self.whole = true;
         self.changed = true;
-        self.mark = Mark {
+        let before = self.mark.as_ref().map_or(update.venue_time, |mark| mark.venue_time);
+        self.mark = Some(Mark {
             sequence: update.sequence,
             checksum: update.checksum,
             event_id: update.event_id.clone(),
             // A snapshot stamped on arrival may be followed by deltas stamped earlier.
-            venue_time: update.venue_time.max(self.mark.venue_time),
+            venue_time: update.venue_time.max(before),
             receive_time: update.receive_time,
-        };
+        });
         out.book(&update.record(self.venue, &self.symbol, action));
     }
 
-    /// Publishes the best levels if they are due: the book changed and the pace allows it, or `now_or_never`.
-    pub(crate) fn show(&mut self, now: Micros, now_or_never: bool, pace: TopPace, out: &mut Output) {
-        let due = now_or_never || self.last_top.is_none_or(|last| now.since(last) >= pace.every_micros);
-        if !(self.whole && self.changed && due) || self.levels.crossed() {
+    /// Publishes the best levels if they are due: the book changed and the pace allows it, or `at_once`.
+    pub(crate) fn show(&mut self, now: Micros, at_once: bool, pace: TopPace, out: &mut Output) {
+        let due = at_once || self.last_top.is_none_or(|last| now.since(last) >= pace.every_micros);
+        let Some(mark) = self.mark.as_ref().filter(|_| self.whole && self.changed && due) else {
+            return;
+        };
+        if self.levels.crossed() {
             return;
         }
         let (bids, asks) = self.levels.top(pace.levels);
@@ -138,10 +142,10 @@ impl LocalBook {
         self.last_top = Some(now);
         let top = Update {
             first_sequence: None,
-            sequence: self.mark.sequence,
-            checksum: self.mark.checksum,
-            event_id: self.mark.event_id.as_ref().map(|id| format!("top-{id}")),
-            venue_time: self.mark.venue_time,
+            sequence: mark.sequence,
+            checksum: mark.checksum,
+            event_id: mark.event_id.as_ref().map(|id| format!("top-{id}")),
+            venue_time: mark.venue_time,
             receive_time: now,
             bids,
             asks,

@@ -239,21 +239,21 @@ impl Kraken {
         } else {
             apply_update(book, &parts, at, self.settings.book_depth, out)
         };
-        let now_or_never = snapshot;
         match outcome {
             Ok(true) => {
-                book.show(at, now_or_never, self.pace, out);
+                book.show(at, snapshot, self.pace, out);
                 Ok(())
             }
             // What cannot be read or verified leaves the book unknown: that pair alone starts anew.
             wrong => {
                 let connection = book.connection;
-                out.open_gap(Kind::Book, &book.symbol, book.covered(), "checksum");
+                let from = book.covered().unwrap_or(at);
+                out.open_gap(Kind::Book, &book.symbol, from, "checksum");
                 out.stats().resyncs.add(1);
                 book.broken();
-                for event in ["unsubscribe", "subscribe"] {
-                    out.send(connection, self.request(event, "book", &[&native]));
-                }
+                let texts = ["unsubscribe", "subscribe"];
+                let texts = texts.map(|event| self.request(event, "book", &[&native]));
+                out.resubscribe(connection, texts.to_vec());
                 wrong.map(|_| ())
             }
         }

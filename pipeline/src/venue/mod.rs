@@ -84,7 +84,13 @@ pub struct Settings {
 impl Settings {
     /// The usual settings for these symbols and channels: `top` of 25 levels, every second, books of 1000 levels.
     pub fn new(symbols: Vec<String>, channels: Vec<Kind>) -> Settings {
-        Settings { symbols, channels, top_levels: 25, top_every_micros: 1_000_000, book_depth: 1000 }
+        Settings {
+            symbols,
+            channels,
+            top_levels: 25,
+            top_every_micros: 1_000_000,
+            book_depth: 1000,
+        }
     }
 }
 

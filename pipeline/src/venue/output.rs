@@ -18,12 +18,12 @@ const LOGGED_BYTES: usize = 200;
 pub enum Item {
     /// Publish a record.
     Publish(Outgoing),
-    /// Send a message on a connection.
-    Send {
+    /// Send messages on a connection to start one feed anew, once the request budget allows.
+    Resubscribe {
         /// Number of the connection.
         connection: usize,
-        /// The message.
-        text: String,
+        /// The messages, in order.
+        texts: Vec<String>,
     },
     /// Ask for the snapshot of a symbol's book.
     RequestSnapshot {
@@ -51,7 +51,13 @@ pub struct Output {
 impl Output {
     /// An empty output of `venue`.
     pub fn new(venue: &'static str, stats: Arc<VenueStats>) -> Output {
-        Output { venue, stats, gaps: HashMap::new(), complained: BTreeSet::new(), items: Vec::new() }
+        Output {
+            venue,
+            stats,
+            gaps: HashMap::new(),
+            complained: BTreeSet::new(),
+            items: Vec::new(),
+        }
     }
 
     /// The counts.
@@ -141,9 +147,9 @@ impl Output {
         self.items.push(Item::Publish(Outgoing { kind, key: self.key(symbol), body }));
     }
 
-    /// Sends a message on a connection.
-    pub fn send(&mut self, connection: usize, text: String) {
-        self.items.push(Item::Send { connection, text });
+    /// Starts one feed of a connection anew.
+    pub fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
+        self.items.push(Item::Resubscribe { connection, texts });
     }
 
     /// Asks for the snapshot of a symbol's book.

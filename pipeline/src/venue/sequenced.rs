@@ -78,7 +78,8 @@ impl SequencedBook {
 
     /// Something is missing before `delta`: the hole is recorded before anything else happens.
     fn resync(&mut self, delta: Update, out: &mut Output) {
-        out.open_gap(Kind::Book, &self.book.symbol, self.book.covered(), "sequence");
+        let from = self.book.covered().unwrap_or(delta.receive_time);
+        out.open_gap(Kind::Book, &self.book.symbol, from, "sequence");
         out.stats().resyncs.add(1);
         self.book.broken();
         self.state = State::Waiting(VecDeque::from([delta]));

@@ -65,8 +65,5 @@ impl Subscription {
 
 /// Feeds of some symbols.
 pub(super) fn feeds(kinds: &[Kind], symbols: &[Subscribed]) -> Vec<(Kind, String)> {
-    kinds
-        .iter()
-        .flat_map(|kind| symbols.iter().map(move |s| (*kind, s.symbol.clone())))
-        .collect()
+    kinds.iter().flat_map(|kind| symbols.iter().map(move |s| (*kind, s.symbol.clone()))).collect()
 }

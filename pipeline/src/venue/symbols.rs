@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn distance_counts_single_letters() {
-        for (a, b, distance) in [("", "", 0), ("a", "", 1), ("abc", "abd", 1), ("kitten", "sitting", 3)] {
+        for (a, b, distance) in
+            [("", "", 0), ("a", "", 1), ("abc", "abd", 1), ("kitten", "sitting", 3)]
+        {
             assert_eq!(edits(a, b), distance, "{a} {b}");
         }
     }

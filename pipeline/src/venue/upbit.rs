@@ -247,9 +247,8 @@ impl Connector for Upbit {
                 for (kind, channel) in self.wanted() {
                     // A trade from before the subscription is one that was counted before.
                     let realtime = kind == Kind::Trade;
-                    request.push(
-                        json!({"type": channel, "codes": codes, "isOnlyRealtime": realtime}),
-                    );
+                    request
+                        .push(json!({"type": channel, "codes": codes, "isOnlyRealtime": realtime}));
                 }
                 request.push(json!({"format": "SIMPLE"}));
                 ConnectionPlan {

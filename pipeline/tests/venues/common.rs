@@ -130,12 +130,15 @@ impl Publisher for Collector {
 
 /// Price, amount (or bid and ask) and receive times as the recording's text has them, read by another
 /// way than the connectors': numbers are cut out of the text.
-pub(crate) fn recorded_figures(recording: &Recording) -> BTreeMap<&'static str, Vec<(String, Micros)>> {
+pub(crate) fn recorded_figures(
+    recording: &Recording,
+) -> BTreeMap<&'static str, Vec<(String, Micros)>> {
     let mut out: BTreeMap<&'static str, Vec<(String, Micros)>> = BTreeMap::new();
     let frames = recording.connections.iter().flat_map(|connection| &connection.frames);
     for frame in frames {
         let text = String::from_utf8(frame.payload.as_bytes().to_vec()).unwrap();
-        let mut put = |kind, figures: String| out.entry(kind).or_default().push((figures, frame.time));
+        let mut put =
+            |kind, figures: String| out.entry(kind).or_default().push((figures, frame.time));
         if text.contains("@aggTrade\"") {
             put("trade", [after(&text, "\"p\":"), after(&text, "\"q\":")].join(" "));
         } else if text.contains("@bookTicker\"") {
@@ -171,7 +174,9 @@ fn plain(text: &str) -> String {
 }
 
 /// The same figures of what was published.
-pub(crate) fn published_figures(all: &[Published]) -> BTreeMap<&'static str, Vec<(String, Micros)>> {
+pub(crate) fn published_figures(
+    all: &[Published],
+) -> BTreeMap<&'static str, Vec<(String, Micros)>> {
     let mut out: BTreeMap<&'static str, Vec<(String, Micros)>> = BTreeMap::new();
     for published in all {
         match published {

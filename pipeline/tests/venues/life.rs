@@ -101,7 +101,9 @@ async fn a_lost_connection_opens_a_gap_of_every_feed_that_ends_after_the_reconne
         lost.iter().filter(|gap| gap.state == GapState::Opened).take(feeds).collect();
     assert_eq!(opened.len(), feeds);
     // The tape's last frame was received then, and nothing after it is known.
-    let last = all.iter().take_while(|p| !matches!(p, Published::Control(_, Control::Gap(g)) if g.cause == "disconnect"));
+    let last = all.iter().take_while(
+        |p| !matches!(p, Published::Control(_, Control::Gap(g)) if g.cause == "disconnect"),
+    );
     let last = last.filter_map(|published| match published {
         Published::Trade(t) => Some(t.receive_time),
         Published::Ticker(t) => Some(t.receive_time),

@@ -19,7 +19,7 @@ pub(crate) fn settle(out: &mut Output, collector: &Collector) -> Vec<String> {
         match item {
             Item::Publish(outgoing) => collector.put(outgoing),
             Item::RequestSnapshot { symbol } => wanted.push(symbol),
-            Item::Send { .. } => {}
+            Item::Resubscribe { .. } => {}
         }
     }
     wanted
@@ -87,10 +87,8 @@ fn recordings_give_exactly_the_events_they_hold() {
 pub(crate) fn small(name: &str) -> (Box<dyn Connector>, Output, Arc<VenueStats>) {
     let spec = venue(name).unwrap();
     let stats = Arc::new(VenueStats::default());
-    let settings = Settings::new(
-        vec!["BTC-USD".to_owned()],
-        vec![Kind::Trade, Kind::Ticker, Kind::Book],
-    );
+    let settings =
+        Settings::new(vec!["BTC-USD".to_owned()], vec![Kind::Trade, Kind::Ticker, Kind::Book]);
     let mut connector = (spec.connector)(settings);
     let mut table = SymbolTable::new();
     let native = ["BTCUSD", "XBT/USD", "USD-BTC"];

@@ -80,7 +80,10 @@ fn binance_records_a_break_in_the_sequence_before_it_resynchronises_that_symbol(
     let (opened, ended) = (gap(&after[0]), gap(&after[1]));
     assert_eq!((opened.state, opened.from, opened.to), (GapState::Opened, Micros(12), None));
     assert_eq!(opened.cause, "sequence");
-    assert_eq!((ended.state, ended.from, ended.to), (GapState::Ended, Micros(12), Some(Micros(15))));
+    assert_eq!(
+        (ended.state, ended.from, ended.to),
+        (GapState::Ended, Micros(12), Some(Micros(15)))
+    );
     let snapshots = books(&after, BookAction::Snapshot);
     assert_eq!(snapshots.len(), 1);
     let deltas = books(&after, BookAction::Delta);
@@ -132,17 +135,15 @@ fn kraken_trades_without_ids_are_told_apart_by_what_they_are_and_an_ordinal() {
         })
         .collect();
     let like = "1618678142557535-354.11-0.5";
-    assert_eq!(
-        ids,
-        ["s-l-0", "s-l-1", "b-m-0", "s-l-2"].map(|end| format!("{like}-{end}"))
-    );
+    assert_eq!(ids, ["s-l-0", "s-l-1", "b-m-0", "s-l-2"].map(|end| format!("{like}-{end}")));
 }
 
 #[test]
 fn kraken_resubscribes_one_pair_where_its_checksum_is_wrong() {
     let (mut connector, mut out, stats) = small("KRAKEN");
     let collector = Collector::default();
-    let whole = r#"[1,{"as":[["2.0","1.5","1.0"]],"bs":[["1.0","1.5","2.5"]]},"book-1000","XBT/USD"]"#;
+    let whole =
+        r#"[1,{"as":[["2.0","1.5","1.0"]],"bs":[["1.0","1.5","2.5"]]},"book-1000","XBT/USD"]"#;
     // Digits of the asks, then of the bids: 25 15, 10 15.
     let crc = crc32fast::hash(b"25151015");
     let right = format!(
@@ -159,11 +160,10 @@ fn kraken_resubscribes_one_pair_where_its_checksum_is_wrong() {
 
     take_frame(connector.as_mut(), 2, wrong.as_bytes(), Micros(3), &mut out);
     let items: Vec<Item> = out.drain().collect();
-    let [Item::Publish(gap), Item::Send { connection: 2, text: leave }, Item::Send { text, .. }] =
-        items.as_slice()
-    else {
+    let [Item::Publish(gap), Item::Resubscribe { connection: 2, texts }] = items.as_slice() else {
         panic!("{items:?}")
     };
+    let [leave, text] = texts.as_slice() else { panic!("{texts:?}") };
     collector.put(gap.clone());
     assert!(leave.contains(r#""event":"unsubscribe""#) && text.contains(r#""event":"subscribe""#));
     assert!(text.contains(r#""pair":["XBT/USD"]"#) && text.contains(r#""depth":1000"#), "{text}");
@@ -175,7 +175,9 @@ fn kraken_resubscribes_one_pair_where_its_checksum_is_wrong() {
     let gaps: Vec<_> = all
         .iter()
         .filter_map(|published| match published {
-            Published::Control(_, Control::Gap(gap)) => Some((gap.state, gap.from, gap.cause.as_str())),
+            Published::Control(_, Control::Gap(gap)) => {
+                Some((gap.state, gap.from, gap.cause.as_str()))
+            }
             _ => None,
         })
         .collect();
@@ -215,8 +217,12 @@ fn upbit_numbers_are_taken_digit_for_digit_exponents_too() {
     }
     settle(&mut out, &collector);
     let all = collector.take();
-    let [Published::Trade(trade), Published::Ticker(ticker), Published::Book(book), Published::Book(top)] =
-        all.as_slice()
+    let [
+        Published::Trade(trade),
+        Published::Ticker(ticker),
+        Published::Book(book),
+        Published::Book(top),
+    ] = all.as_slice()
     else {
         panic!("{all:?}")
     };

@@ -173,7 +173,10 @@ pub(super) fn make(config: &Config) -> Tape {
         maker.depth(symbol, false);
     }
     for symbol in &maker.symbols {
-        maker.report.final_books.insert(symbol.name.clone(), symbol.book.top(super::REPORTED_LEVELS));
+        maker
+            .report
+            .final_books
+            .insert(symbol.name.clone(), symbol.book.top(super::REPORTED_LEVELS));
     }
     let natives = maker.symbols.iter().map(|s| s.native.clone()).collect();
     Tape { events: maker.events, natives, opening, report: maker.report }

@@ -58,7 +58,7 @@ impl<P: Publisher> Core<P> {
         rest: Rest,
     ) -> Core<P> {
         let reach = |plan: &ConnectionPlan| Reach {
-            feeds: plan.feeds.clone(),
+            kinds: plan.feeds.iter().map(|(kind, _)| *kind).collect(),
             last: None,
             ended: false,
             fresh: true,
@@ -159,8 +159,11 @@ impl<P: Publisher> Core<P> {
         warn!(venue = self.connector.venue(), connection, reason, "connection lost, reconnecting");
         self.out.stats().disconnects.add(1);
         self.connector.closed(connection);
-        let Some(reach) = self.reaches.get(connection) else { return };
-        for (kind, symbol) in &reach.feeds {
+        let (Some(reach), Some(plan)) = (self.reaches.get(connection), self.plans.get(connection))
+        else {
+            return;
+        };
+        for (kind, symbol) in &plan.feeds {
             if *kind == Kind::Book {
                 self.pending.remove(symbol);
             }
@@ -187,7 +190,8 @@ impl<P: Publisher> Core<P> {
             },
             Err(error) => {
                 warn!(venue, symbol, %error, "no snapshot");
-                true
+                // What was not recorded never will be.
+                error.transient() || !self.config.finite
             }
         };
         self.pending.remove(&symbol);
@@ -237,25 +241,31 @@ impl<P: Publisher> Core<P> {
                         self.out.stats().published(kind);
                     }
                 }
-                Item::Send { connection, text } => self.send(connection, text),
+                Item::Resubscribe { connection, texts } => self.resubscribe(connection, texts),
                 Item::RequestSnapshot { symbol } => self.request_snapshot(symbol, 0),
             }
         }
         Ok(())
     }
 
-    /// Never waits: a connection that waits for us to take its frames must not be waited for.
-    fn send(&self, connection: usize, text: String) {
-        if let Some(outbox) = self.outboxes.get(connection)
-            && outbox.try_send(text).is_err()
-        {
-            warn!(venue = self.connector.venue(), connection, "message dropped, too many wait");
-        }
+    /// The core itself never waits: a connection that waits for us to take its frames must not be waited
+    /// for. The budget keeps a book that is wrong again and again from hammering the venue.
+    fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
+        let Some(outbox) = self.outboxes.get(connection).cloned() else { return };
+        let rest = Arc::clone(&self.rest);
+        self.requests.spawn(async move {
+            rest.allowed().await;
+            for text in texts {
+                // The connection may have ended meanwhile.
+                let _ = outbox.send(text).await;
+            }
+        });
     }
 
     /// Tells up to when everything has been published, at the set pace of the injected clock.
     async fn announce(&mut self) -> Result<(), DriverError> {
-        for kind in self.config.settings.channels.clone() {
+        for index in 0..self.config.settings.channels.len() {
+            let Some(&kind) = self.config.settings.channels.get(index) else { break };
             // Deltas that wait for a snapshot have been received but not published.
             if kind == Kind::Book && !self.connector.settled() {
                 continue;

@@ -1,12 +1,14 @@
 //! Up to when everything has been published.
 
+use std::collections::BTreeSet;
+
 use tapeline_schemas::{Kind, Micros, Timeframe};
 
 /// One connection's part in it.
 #[derive(Debug)]
 pub(super) struct Reach {
     /// What arrives on it.
-    pub(super) feeds: Vec<(Kind, String)>,
+    pub(super) kinds: BTreeSet<Kind>,
     /// Last moment something was received.
     pub(super) last: Option<Micros>,
     /// Its tape has ended.
@@ -17,7 +19,7 @@ pub(super) struct Reach {
 
 impl Reach {
     fn carries(&self, kind: Kind) -> bool {
-        self.feeds.iter().any(|(fed, _)| *fed == kind)
+        self.kinds.contains(&kind)
     }
 }
 
@@ -25,11 +27,7 @@ impl Reach {
 /// carry it. The moment itself is left out: more may come with the same time.
 pub(super) fn through(reaches: &[Reach], kind: Kind) -> Option<Micros> {
     let carrying = reaches.iter().filter(|reach| reach.carries(kind) && !reach.ended);
-    carrying
-        .map(|reach| reach.last)
-        .min()
-        .flatten()
-        .map(|last| last.plus(-1))
+    carrying.map(|reach| reach.last).min().flatten().map(|last| last.plus(-1))
 }
 
 /// The end of the day of the last thing received: a tape that has ended holds all there is.
@@ -43,14 +41,16 @@ mod tests {
     use super::*;
 
     fn reach(kind: Kind, last: Option<i64>) -> Reach {
-        let feeds = vec![(kind, "BTC-EUR".to_owned())];
-        Reach { feeds, last: last.map(Micros), ended: false, fresh: false }
+        Reach { kinds: BTreeSet::from([kind]), last: last.map(Micros), ended: false, fresh: false }
     }
 
     #[test]
     fn the_slowest_connection_of_a_kind_decides() {
-        let mut reaches =
-            vec![reach(Kind::Trade, Some(10)), reach(Kind::Trade, Some(7)), reach(Kind::Book, None)];
+        let mut reaches = vec![
+            reach(Kind::Trade, Some(10)),
+            reach(Kind::Trade, Some(7)),
+            reach(Kind::Book, None),
+        ];
         assert_eq!(through(&reaches, Kind::Trade), Some(Micros(6)));
         assert_eq!(through(&reaches, Kind::Book), None);
         reaches.push(reach(Kind::Trade, None));

@@ -36,7 +36,7 @@ use super::{
 /// Events between connections and the core. Frames are at most 16 MiB, books of a few hundred KiB the largest seen.
 const EVENTS: usize = 1_024;
 /// Messages waiting to be sent on a connection.
-const OUTBOX: usize = 1_024;
+const OUTBOX: usize = 16;
 
 /// What a driver is to do.
 #[derive(Debug, Clone)]
@@ -90,6 +90,9 @@ pub enum DriverError {
     /// There is no connector of this name.
     #[error("unknown venue `{0}`, expected one of BINANCE, KRAKEN, UPBIT")]
     UnknownVenue(String),
+    /// Without symbols or channels there is nothing to do.
+    #[error("no symbols or no channels of {0} are configured")]
+    NothingSubscribed(String),
     /// A configured symbol is not listed.
     #[error(transparent)]
     UnknownSymbol(#[from] UnknownSymbol),
@@ -129,12 +132,13 @@ pub async fn run<P: Publisher>(
 ) -> Result<StatsReport, DriverError> {
     // With two providers compiled in, rustls chooses none; an earlier choice is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    if config.settings.symbols.is_empty() || config.settings.channels.is_empty() {
+        return Err(DriverError::NothingSubscribed(config.venue));
+    }
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
     let rest = Rest::new(&config.rest_url, connector.budget())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
-    let configured = cancel
-        .run_until_cancelled(configure(connector.as_mut(), &rest))
-        .await;
+    let configured = cancel.run_until_cancelled(configure(connector.as_mut(), &rest)).await;
     match configured {
         None => return Ok(stats.report()),
         Some(result) => result?,

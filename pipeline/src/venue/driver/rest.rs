@@ -70,9 +70,14 @@ impl Rest {
         Ok(Rest { client, base, tokens: Tokens::new(budget) })
     }
 
+    /// Waits until the budget allows one more request, of whatever way.
+    pub(super) async fn allowed(&self) {
+        self.tokens.take().await;
+    }
+
     /// Gets `path` (with its query) once the budget allows.
     pub(super) async fn get(&self, path: &str) -> Result<Answer, RestError> {
-        self.tokens.take().await;
+        self.allowed().await;
         let mut response = self.client.get(format!("{}{path}", self.base)).send().await?;
         let status = response.status();
         // 418 is Binance's ban of those who go on after 429.
