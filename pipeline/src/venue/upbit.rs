@@ -247,8 +247,9 @@ impl Connector for Upbit {
                 for (kind, channel) in self.wanted() {
                     // A trade from before the subscription is one that was counted before.
                     let realtime = kind == Kind::Trade;
-                    request
-                        .push(json!({"type": channel, "codes": codes, "isOnlyRealtime": realtime}));
+                    request.push(
+                        json!({"type": channel, "codes": codes, "is_only_realtime": realtime}),
+                    );
                 }
                 request.push(json!({"format": "SIMPLE"}));
                 ConnectionPlan {

@@ -58,8 +58,12 @@ impl Publisher for Stuck {
     }
 }
 
+fn tape() -> Config {
+    Config { events: 200, faults_each: 0, ..Config::default() }
+}
+
 async fn venue() -> (Simulated, VenueConfig) {
-    let config = Config { events: 200, faults_each: 0, ..Config::default() };
+    let config = tape();
     let addr = "127.0.0.1:0".parse().unwrap();
     let venue = simulated::serve(&config, addr, Speed::Max).await.unwrap();
     let symbols = config.symbols.iter().map(|(base, quote)| format!("{base}-{quote}")).collect();
@@ -101,17 +105,15 @@ async fn a_lost_connection_opens_a_gap_of_every_feed_that_ends_after_the_reconne
         lost.iter().filter(|gap| gap.state == GapState::Opened).take(feeds).collect();
     assert_eq!(opened.len(), feeds);
     // The tape's last frame was received then, and nothing after it is known.
-    let last = all.iter().take_while(
-        |p| !matches!(p, Published::Control(_, Control::Gap(g)) if g.cause == "disconnect"),
-    );
-    let last = last.filter_map(|published| match published {
-        Published::Trade(t) => Some(t.receive_time),
-        Published::Ticker(t) => Some(t.receive_time),
-        Published::Book(b) => Some(b.receive_time),
-        _ => None,
-    });
-    let last = last.max().unwrap();
+    let last = tape_end(&tape());
     assert!(opened.iter().all(|gap| gap.from == last && gap.cause == "disconnect"));
+}
+
+/// A hundred events a second, and the last word of each book behind them.
+fn tape_end(tape: &Config) -> Micros {
+    let between = 1_000_000 / i64::from(tape.events_per_second);
+    let last = tape.events - 1 + tape.symbols.len();
+    tape.start.plus(between * i64::try_from(last).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
