@@ -51,6 +51,25 @@ async fn a_recording_played_over_sockets_gives_every_event_with_its_recorded_tim
     server.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paced_playback_gives_the_same_and_takes_its_time() {
+    let Some(dir) = recordings() else { return };
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let times = 60.0;
+    let server = playback::serve(&dir, &["BINANCE"], addr, Speed::Times(times)).await.unwrap();
+    let recording = Recording::read(&dir, "BINANCE").unwrap();
+    let (rest, ws) = (server.rest_url("BINANCE"), server.ws_url("BINANCE"));
+    let config = VenueConfig::playback("BINANCE", settings(&recording), rest, ws).unwrap();
+    let start = std::time::Instant::now();
+    let (stats, published) = run(config).await;
+    let frames = &recording.connections[0].frames;
+    let recorded = frames.last().unwrap().time.since(frames[0].time);
+    assert!(start.elapsed().as_micros() >= u128::try_from(recorded).unwrap() / 60);
+    assert_counts("BINANCE", &stats);
+    assert_eq!(published_figures(&published), recorded_figures(&recording));
+    assert_complete_is_never_early(&published);
+}
+
 /// After "complete through T" nothing with a time up to T may follow.
 fn assert_complete_is_never_early(published: &[Published]) {
     for kind in [Kind::Trade, Kind::Ticker, Kind::Book] {
