@@ -53,6 +53,23 @@ fn binance_deltas_wait_for_the_snapshot_and_join_it_where_it_ends() {
 }
 
 #[test]
+fn binance_keeps_a_bounded_number_of_deltas_without_a_snapshot_and_asks_for_a_newer_one() {
+    let (mut connector, mut out, stats) = small("BINANCE");
+    for update in 1..=10_001 {
+        let frame = delta(update, update, "8");
+        take_frame(connector.as_mut(), 0, frame.as_bytes(), Micros(update), &mut out);
+    }
+    assert_eq!(stats.report().books.updates_stale, 10_000);
+    let mut apply = |last| {
+        let body = snapshot(last);
+        connector.decode_snapshot("BTC-USD", body.as_bytes(), Micros(1), &mut out).unwrap()
+    };
+    assert_eq!(apply(9_999), SnapshotOutcome::TooOld);
+    assert_eq!(apply(10_000), SnapshotOutcome::Applied);
+    assert_eq!(stats.report().books.updates_applied, 2);
+}
+
+#[test]
 fn binance_records_a_break_in_the_sequence_before_it_resynchronises_that_symbol() {
     let (mut connector, mut out, stats) = small("BINANCE");
     let collector = Collector::default();
