@@ -1,12 +1,16 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
+//! .
+
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod kafka;
 pub mod migrate;
+pub mod playback;
 pub mod registry;
 pub mod registry_client;
 pub mod schemas;
 pub mod telemetry;
+pub mod venue;
 pub mod wiring;

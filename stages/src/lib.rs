@@ -1,6 +1,9 @@
 //! Tapeline's stages: pure transformations, the one loop that runs them, and their sinks.
 //! Knows no Kafka and no clock.
 
+//! .
+
+pub mod book;
 pub mod candle;
 pub mod decode;
 pub mod failpoint;

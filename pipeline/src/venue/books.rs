@@ -1,0 +1,155 @@
+//! The books a connector keeps, and when their best levels are published (invariant 9).
+
+use std::borrow::Cow;
+
+use tapeline_schemas::{Book, BookAction, Level, Micros};
+use tapeline_stages::book::OrderBook;
+
+use super::{Output, Settings};
+
+/// How often the best levels are published, and how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TopPace {
+    levels: usize,
+    every_micros: i64,
+}
+
+impl TopPace {
+    pub(crate) fn new(settings: &Settings) -> TopPace {
+        TopPace { levels: settings.top_levels, every_micros: settings.top_every_micros }
+    }
+}
+
+/// A snapshot or a delta on its way into a book.
+#[derive(Debug, Clone)]
+pub(crate) struct Update {
+    pub(crate) first_sequence: Option<i64>,
+    pub(crate) sequence: Option<i64>,
+    pub(crate) checksum: Option<i64>,
+    /// Identity of the update, where the venue gives one.
+    pub(crate) event_id: Option<String>,
+    pub(crate) venue_time: Micros,
+    pub(crate) receive_time: Micros,
+    pub(crate) bids: Vec<Level>,
+    pub(crate) asks: Vec<Level>,
+}
+
+impl Update {
+    /// The record of this update.
+    pub(crate) fn record<'a>(
+        self,
+        venue: &'static str,
+        symbol: &'a str,
+        action: BookAction,
+    ) -> Book<'a> {
+        Book {
+            exchange: Cow::Borrowed(venue),
+            symbol: Cow::Borrowed(symbol),
+            action,
+            event_id: self.event_id.map(Cow::Owned),
+            bids: self.bids,
+            asks: self.asks,
+            first_sequence: self.first_sequence,
+            sequence: self.sequence,
+            checksum: self.checksum,
+            venue_time: self.venue_time,
+            receive_time: self.receive_time,
+        }
+    }
+}
+
+/// Where the last update put a book.
+#[derive(Debug)]
+struct Mark {
+    sequence: Option<i64>,
+    checksum: Option<i64>,
+    event_id: Option<String>,
+    venue_time: Micros,
+    receive_time: Micros,
+}
+
+/// One symbol's book. It is whole from a snapshot to the next break.
+#[derive(Debug)]
+pub(crate) struct LocalBook {
+    venue: &'static str,
+    pub(crate) symbol: String,
+    pub(crate) connection: usize,
+    pub(crate) levels: OrderBook,
+    whole: bool,
+    mark: Option<Mark>,
+    changed: bool,
+    last_top: Option<Micros>,
+}
+
+impl LocalBook {
+    pub(crate) fn new(venue: &'static str, symbol: &str, connection: usize) -> LocalBook {
+        LocalBook {
+            venue,
+            symbol: symbol.to_owned(),
+            connection,
+            levels: OrderBook::new(),
+            whole: false,
+            mark: None,
+            changed: false,
+            last_top: None,
+        }
+    }
+
+    /// Whether the book can be trusted.
+    pub(crate) fn whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Receive time of the last update that went in.
+    pub(crate) fn covered(&self) -> Option<Micros> {
+        self.mark.as_ref().map(|mark| mark.receive_time)
+    }
+
+    /// The book is wrong or of unknown state: it is not shown until the next snapshot.
+    pub(crate) fn broken(&mut self) {
+        self.whole = false;
+        self.changed = false;
+        self.levels.clear();
+    }
+
+    /// Publishes an update that is already in `levels` and found right.
+    pub(crate) fn verified(&mut self, action: BookAction, update: Update, out: &mut Output) {
+        self.whole = true;
+        self.changed = true;
+        let before = self.mark.as_ref().map_or(update.venue_time, |mark| mark.venue_time);
+        self.mark = Some(Mark {
+            sequence: update.sequence,
+            checksum: update.checksum,
+            event_id: update.event_id.clone(),
+            // A snapshot stamped on arrival may be followed by deltas stamped earlier.
+            venue_time: update.venue_time.max(before),
+            receive_time: update.receive_time,
+        });
+        out.book(&update.record(self.venue, &self.symbol, action));
+    }
+
+    /// Publishes the best levels if they are due: the book changed and the pace allows it, or `at_once`.
+    pub(crate) fn show(&mut self, now: Micros, at_once: bool, pace: TopPace, out: &mut Output) {
+        let due = at_once || self.last_top.is_none_or(|last| now.since(last) >= pace.every_micros);
+        let Some(mark) = self.mark.as_ref().filter(|_| self.whole && self.changed && due) else {
+            return;
+        };
+        if self.levels.crossed() {
+            return;
+        }
+        let (bids, asks) = self.levels.top(pace.levels);
+        self.changed = false;
+        self.last_top = Some(now);
+        let top = Update {
+            first_sequence: None,
+            sequence: mark.sequence,
+            checksum: mark.checksum,
+            event_id: mark.event_id.as_ref().map(|id| format!("top-{id}")),
+            venue_time: mark.venue_time,
+            receive_time: now,
+            bids,
+            asks,
+        };
+        out.book(&top.record(self.venue, &self.symbol, BookAction::Top));
+    }
+}

@@ -1,0 +1,202 @@
+//! One WebSocket connection, kept open: connect, subscribe, ping, read, reconnect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tapeline_schemas::Micros;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::backoff;
+use super::clock::{Clock, announced};
+use crate::venue::{ConnectionPlan, Keepalive};
+
+/// Largest message taken from a venue.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// Time for the handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Reason with which a playback closes a connection at the end of its tape.
+pub const END_OF_RECORDING: &str = "end of recording";
+
+/// What connections and REST answers tell the driver.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The connection is open and subscribed.
+    Opened { connection: usize },
+    /// A frame with data.
+    Frame { connection: usize, frame: Bytes, at: Micros },
+    /// A ping or its answer: nothing was missed up to here.
+    Alive { connection: usize, at: Micros },
+    /// The connection is gone; another attempt follows.
+    Lost { connection: usize, reason: String },
+    /// The tape of a finite playback has ended; nothing follows.
+    Ended { connection: usize },
+    /// A snapshot, or why there is none.
+    Snapshot {
+        symbol: String,
+        generation: u64,
+        answer: Result<super::rest::Answer, super::rest::RestError>,
+    },
+}
+
+#[derive(Debug, Error)]
+enum ConnectionError {
+    #[error("{0}")]
+    Socket(#[from] tokio_tungstenite::tungstenite::Error),
+    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    ConnectTimeout,
+    #[error("silent for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("closed by the venue: {0}")]
+    Closed(String),
+    #[error("a frame without a recorded time; play back with a playback clock only")]
+    NoTime,
+    /// The driver is gone.
+    #[error("the driver has ended")]
+    DriverEnded,
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A connection's task.
+pub(super) struct Link {
+    pub(super) number: usize,
+    pub(super) base: String,
+    pub(super) plan: ConnectionPlan,
+    pub(super) keepalive: Keepalive,
+    pub(super) finite: bool,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) outbox: mpsc::Receiver<String>,
+}
+
+impl Link {
+    /// Keeps the connection until the tape ends or the driver goes; whoever spawns it aborts it at shutdown.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(backoff::wait(failures)).await;
+            let mut useful = false;
+            let connection = self.number;
+            let ended = self.session(&mut useful).await;
+            failures = if useful { 1 } else { failures.saturating_add(1) };
+            let event = match ended {
+                Ok(()) => Event::Ended { connection },
+                Err(ConnectionError::DriverEnded) => return,
+                Err(error) => Event::Lost { connection, reason: error.to_string() },
+            };
+            let finished = matches!(event, Event::Ended { .. });
+            if self.events.send(event).await.is_err() || finished {
+                return;
+            }
+        }
+    }
+
+    /// From opening to the end of the tape (`Ok`) or a failure.
+    async fn session(&mut self, useful: &mut bool) -> Result<(), ConnectionError> {
+        let mut socket = self.open().await?;
+        // What was meant for the last session says nothing to this one.
+        while self.outbox.try_recv().is_ok() {}
+        for message in &self.plan.subscribe {
+            socket.send(Message::text(message.as_str())).await?;
+        }
+        self.tell(Event::Opened { connection: self.number }).await?;
+        let mut recorded = None;
+        let mut heard = Instant::now();
+        let mut ping = tokio::time::interval(self.keepalive.ping_every);
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => message,
+                Some(text) = self.outbox.recv() => {
+                    socket.send(Message::text(text)).await?;
+                    continue;
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > self.keepalive.silence {
+                        return Err(ConnectionError::Silent(self.keepalive.silence));
+                    }
+                    socket.send(Message::Ping(Bytes::new())).await?;
+                    continue;
+                }
+            };
+            heard = Instant::now();
+            let closed = || ConnectionError::Closed("without a word".to_owned());
+            if !self.message(message.ok_or_else(closed)??, &mut recorded).await? {
+                return Ok(());
+            }
+            *useful = true;
+        }
+    }
+
+    /// Takes one message; false when the tape has ended.
+    async fn message(
+        &self,
+        message: Message,
+        recorded: &mut Option<Micros>,
+    ) -> Result<bool, ConnectionError> {
+        let connection = self.number;
+        let frame = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(bytes) => bytes,
+            Message::Ping(payload) => {
+                // An announcement is no sign of life: its frame is about to follow.
+                if let Some(time) = announced(&payload) {
+                    *recorded = Some(time);
+                    return Ok(true);
+                }
+                return self.alive(*recorded).await;
+            }
+            Message::Pong(_) => return self.alive(*recorded).await,
+            Message::Close(frame) => return self.closed(frame),
+            Message::Frame(_) => return Ok(true),
+        };
+        let at = self.clock.receive_time(*recorded).ok_or(ConnectionError::NoTime)?;
+        self.tell(Event::Frame { connection, frame, at }).await?;
+        Ok(true)
+    }
+
+    async fn alive(&self, recorded: Option<Micros>) -> Result<bool, ConnectionError> {
+        if let Some(at) = self.clock.receive_time(recorded) {
+            self.tell(Event::Alive { connection: self.number, at }).await?;
+        }
+        Ok(true)
+    }
+
+    fn closed(&self, frame: Option<CloseFrame>) -> Result<bool, ConnectionError> {
+        match frame {
+            Some(frame)
+                if self.finite
+                    && frame.code == CloseCode::Normal
+                    && frame.reason.as_str() == END_OF_RECORDING =>
+            {
+                Ok(false)
+            }
+            Some(frame) => Err(ConnectionError::Closed(frame.to_string())),
+            None => Err(ConnectionError::Closed("without a reason".to_owned())),
+        }
+    }
+
+    async fn open(&self) -> Result<Socket, ConnectionError> {
+        let url = format!("{}{}", self.base.trim_end_matches('/'), self.plan.path);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        let connect = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
+        let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| ConnectionError::ConnectTimeout)??;
+        Ok(socket)
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), ConnectionError> {
+        self.events.send(event).await.map_err(|_| ConnectionError::DriverEnded)
+    }
+}

@@ -1,0 +1,269 @@
+//! Venues: a pure connector each ([`binance`], [`kraken`], [`upbit`]) and one [`driver`] for all (C1, C2).
+//!
+//! A connector says what to subscribe to and turns frames into events; it does no I/O and reads
+//! no clock. The driver connects, pings, reconnects, resynchronises and publishes.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tapeline_schemas::{Control, Kind, Micros};
+use thiserror::Error;
+
+pub mod binance;
+pub(crate) mod books;
+pub mod driver;
+mod json;
+pub mod kraken;
+mod output;
+mod sequenced;
+mod stats;
+mod subscription;
+mod symbols;
+pub mod upbit;
+
+pub use output::{Item, Output};
+pub use stats::{BookReport, KindReport, StatsReport, VenueStats};
+pub use symbols::{SymbolTable, UnknownSymbol};
+
+/// The kinds of events connectors make.
+pub const CHANNELS: [Kind; 3] = [Kind::Trade, Kind::Ticker, Kind::Book];
+
+/// What a record to publish carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// The Avro payload of an event, without the wire header.
+    Event(Vec<u8>),
+    /// A control record.
+    Control(Control),
+}
+
+/// A record to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Kind of event, or the kind whose raw topic the control record belongs to.
+    pub kind: Kind,
+    /// `VENUE:SYMBOL`.
+    pub key: String,
+    /// The event or control record.
+    pub body: Body,
+}
+
+/// Why nothing can be published any more.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("publishing failed: {0}")]
+pub struct PublishError(pub String);
+
+/// Where a driver's records go, in order. An error ends the driver.
+pub trait Publisher: Send + Sync + 'static {
+    /// Takes a record; waits while the bounded queue behind it is full.
+    fn publish(&self, outgoing: Outgoing) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// Takes a control record for every partition of the kind's raw topic.
+    fn broadcast(
+        &self,
+        kind: Kind,
+        control: Control,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send;
+}
+
+/// What a connector is asked to deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `BASE-QUOTE`.
+    pub symbols: Vec<String>,
+    /// Out of [`CHANNELS`].
+    pub channels: Vec<Kind>,
+    /// Levels a side of a published `top` record.
+    pub top_levels: usize,
+    /// Microseconds between two `top` records of a symbol, by receive time.
+    pub top_every_micros: i64,
+    /// Levels a side that a venue with a choice is asked for.
+    pub book_depth: usize,
+}
+
+impl Settings {
+    /// The usual settings for these symbols and channels: `top` of 25 levels, every second, books of 1000 levels.
+    pub fn new(symbols: Vec<String>, channels: Vec<Kind>) -> Settings {
+        Settings {
+            symbols,
+            channels,
+            top_levels: 25,
+            top_every_micros: 1_000_000,
+            book_depth: 1000,
+        }
+    }
+}
+
+/// What tells that a connection's subscriptions are in force again after a reconnect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Anything the venue sends: the subscription came with the connection or before it.
+    FirstFrame,
+    /// A message of its own for every symbol and channel, which the connector reads.
+    Message,
+}
+
+/// A connection to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionPlan {
+    /// Path and query behind the WebSocket's base address.
+    pub path: String,
+    /// Messages to send once it is open.
+    pub subscribe: Vec<String>,
+    /// What arrives on it: kinds and symbols.
+    pub feeds: Vec<(Kind, String)>,
+    /// What confirms the subscriptions.
+    pub confirmation: Confirmation,
+}
+
+/// When a connection is pinged and when it is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Time between two pings.
+    pub ping_every: Duration,
+    /// Silence after which the connection counts as lost.
+    pub silence: Duration,
+}
+
+/// How many REST requests a venue may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests that may follow each other at once.
+    pub burst: u32,
+    /// Time after which one more is allowed.
+    pub refill: Duration,
+}
+
+/// What became of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// The book is whole.
+    Applied,
+    /// It is older than the first delta at hand: ask again.
+    TooOld,
+}
+
+/// Why a message gave no event. Every one is counted and the first of each kind logged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Not what the venue documents.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// A type of message, channel or symbol that nobody subscribed to.
+    #[error("unknown message: {0}")]
+    Unknown(String),
+    /// The venue reports an error.
+    #[error("the venue reports an error: {0}")]
+    Venue(String),
+}
+
+/// A venue's protocol: pure, so that recordings and tests drive it like the real venue.
+pub trait Connector: Send {
+    /// The venue's name, upper case.
+    fn venue(&self) -> &'static str;
+
+    /// Path and query of the REST request for the table of symbols.
+    fn symbols_request(&self) -> &'static str;
+
+    /// Reads the answer to [`Connector::symbols_request`].
+    fn decode_symbols(&self, body: &[u8]) -> Result<SymbolTable, DecodeError>;
+
+    /// Fixes the subscriptions; an unknown symbol is an error naming near matches. Comes before anything below.
+    fn configure(&mut self, table: &SymbolTable) -> Result<(), UnknownSymbol>;
+
+    /// The connections to open; a connection's number is its place here.
+    fn connections(&self) -> Vec<ConnectionPlan>;
+
+    /// A connection was opened (again): asks for what it needs to begin.
+    fn opened(&mut self, connection: usize, out: &mut Output);
+
+    /// A connection was lost: its books are no longer right.
+    fn closed(&mut self, connection: usize);
+
+    /// Reads one frame. Events before the error, if there is one, are in `out`.
+    fn decode(
+        &mut self,
+        connection: usize,
+        frame: &[u8],
+        received_at: Micros,
+        out: &mut Output,
+    ) -> Result<(), DecodeError>;
+
+    /// Path and query of the REST request for a book's snapshot, where the venue gives them that way.
+    fn snapshot_request(&self, symbol: &str) -> Option<String>;
+
+    /// Reads a book's snapshot.
+    fn decode_snapshot(
+        &mut self,
+        symbol: &str,
+        body: &[u8],
+        received_at: Micros,
+        out: &mut Output,
+    ) -> Result<SnapshotOutcome, DecodeError>;
+
+    /// Publishes the best levels of this connection's books that changed and are due; with `all`, due or not.
+    fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output);
+
+    /// Whether no book waits for a snapshot while its deltas are held back.
+    fn settled(&self) -> bool;
+
+    /// Its rules for staying connected.
+    fn keepalive(&self) -> Keepalive;
+
+    /// Its limit of REST requests.
+    fn budget(&self) -> Budget;
+}
+
+/// A venue that connectors exist for: its addresses and how to make one.
+#[derive(Debug)]
+pub struct VenueSpec {
+    /// Name, upper case.
+    pub name: &'static str,
+    /// Base address of its REST interface.
+    pub rest_url: &'static str,
+    /// Base address of its WebSocket.
+    pub ws_url: &'static str,
+    /// Makes its connector.
+    pub connector: fn(Settings) -> Box<dyn Connector>,
+}
+
+/// Every venue with a connector.
+pub static VENUES: [VenueSpec; 3] = [
+    VenueSpec {
+        name: binance::VENUE,
+        rest_url: "https://api.binance.com",
+        ws_url: "wss://stream.binance.com:9443",
+        connector: |settings| Box::new(binance::Binance::new(settings)),
+    },
+    VenueSpec {
+        name: kraken::VENUE,
+        rest_url: "https://api.kraken.com",
+        ws_url: "wss://ws.kraken.com",
+        connector: |settings| Box::new(kraken::Kraken::new(settings)),
+    },
+    VenueSpec {
+        name: upbit::VENUE,
+        rest_url: "https://api.upbit.com",
+        ws_url: "wss://api.upbit.com",
+        connector: |settings| Box::new(upbit::Upbit::new(settings)),
+    },
+];
+
+/// The venue with this name, in any case.
+pub fn venue(name: &str) -> Option<&'static VenueSpec> {
+    VENUES.iter().find(|spec| spec.name.eq_ignore_ascii_case(name))
+}
+
+/// Gives a frame to a connector: what it cannot read is counted, and books that are due are shown.
+pub fn take_frame(
+    connector: &mut dyn Connector,
+    connection: usize,
+    frame: &[u8],
+    received_at: Micros,
+    out: &mut Output,
+) {
+    if let Err(error) = connector.decode(connection, frame, received_at, out) {
+        out.complain(&error, frame);
+    }
+    connector.flush_tops(connection, received_at, false, out);
+}

@@ -1,0 +1,182 @@
+//! Where a connector puts what it makes of a frame, in the order it is to be published.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tapeline_schemas::{
+    Book, BookAction, Control, GapChange, GapState, Kind, Micros, Record, Ticker, Trade, encode,
+};
+use tracing::warn;
+
+use super::{Body, DecodeError, Outgoing, VenueStats};
+
+/// How much of a message that cannot be read is logged.
+const LOGGED_BYTES: usize = 200;
+
+/// One thing for the driver to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Publish a record.
+    Publish(Outgoing),
+    /// Send messages on a connection to start one feed anew, once the request budget allows.
+    Resubscribe {
+        /// Number of the connection.
+        connection: usize,
+        /// The messages, in order.
+        texts: Vec<String>,
+    },
+    /// Ask for the snapshot of a symbol's book.
+    RequestSnapshot {
+        /// The symbol.
+        symbol: String,
+    },
+}
+
+#[derive(Debug)]
+struct OpenGap {
+    from: Micros,
+    cause: &'static str,
+}
+
+/// Collects what connectors make, keeps the counts, and knows which holes are open.
+#[derive(Debug)]
+pub struct Output {
+    venue: &'static str,
+    stats: Arc<VenueStats>,
+    gaps: HashMap<(Kind, String), OpenGap>,
+    complained: BTreeSet<&'static str>,
+    items: Vec<Item>,
+}
+
+impl Output {
+    /// An empty output of `venue`.
+    pub fn new(venue: &'static str, stats: Arc<VenueStats>) -> Output {
+        Output {
+            venue,
+            stats,
+            gaps: HashMap::new(),
+            complained: BTreeSet::new(),
+            items: Vec::new(),
+        }
+    }
+
+    /// The counts.
+    pub fn stats(&self) -> &VenueStats {
+        &self.stats
+    }
+
+    /// Takes what has been collected.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Item> {
+        self.items.drain(..)
+    }
+
+    /// Publishes a trade; ends a hole in its symbol's trades.
+    pub fn trade(&mut self, trade: &Trade<'_>) {
+        self.stats.received(Kind::Trade);
+        self.whole(Kind::Trade, &trade.symbol, trade.receive_time);
+        self.event(Kind::Trade, &trade.symbol, trade);
+    }
+
+    /// Publishes a ticker; ends a hole in its symbol's tickers.
+    pub fn ticker(&mut self, ticker: &Ticker<'_>) {
+        self.stats.received(Kind::Ticker);
+        self.whole(Kind::Ticker, &ticker.symbol, ticker.receive_time);
+        self.event(Kind::Ticker, &ticker.symbol, ticker);
+    }
+
+    /// Publishes a book record; a snapshot ends a hole in its symbol's book.
+    pub fn book(&mut self, book: &Book<'_>) {
+        match book.action {
+            BookAction::Snapshot => {
+                self.stats.updates_applied.add(1);
+                self.whole(Kind::Book, &book.symbol, book.receive_time);
+            }
+            BookAction::Delta => self.stats.updates_applied.add(1),
+            BookAction::Top => self.stats.tops.add(1),
+        }
+        self.event(Kind::Book, &book.symbol, book);
+    }
+
+    fn event<'a>(&mut self, kind: Kind, symbol: &str, event: &impl Record<'a>) {
+        let body = Body::Event(encode(event));
+        self.items.push(Item::Publish(Outgoing { kind, key: self.key(symbol), body }));
+    }
+
+    /// Opens a hole unless one is open: data after `from` may be missing.
+    pub fn open_gap(&mut self, kind: Kind, symbol: &str, from: Micros, cause: &'static str) {
+        let slot = (kind, symbol.to_owned());
+        if self.gaps.contains_key(&slot) {
+            return;
+        }
+        self.gaps.insert(slot, OpenGap { from, cause });
+        self.stats.gaps_opened.add(1);
+        self.gap(kind, symbol, GapState::Opened, from, None, cause);
+    }
+
+    /// Ends the hole in a feed, if one is open: from `at` on it is whole.
+    pub fn whole(&mut self, kind: Kind, symbol: &str, at: Micros) {
+        if self.gaps.is_empty() {
+            return;
+        }
+        if let Some(open) = self.gaps.remove(&(kind, symbol.to_owned())) {
+            let to = at.max(open.from);
+            self.gap(kind, symbol, GapState::Ended, open.from, Some(to), open.cause);
+        }
+    }
+
+    fn gap(
+        &mut self,
+        kind: Kind,
+        symbol: &str,
+        state: GapState,
+        from: Micros,
+        to: Option<Micros>,
+        cause: &str,
+    ) {
+        let change = GapChange {
+            venue: self.venue.to_owned(),
+            symbol: symbol.to_owned(),
+            channel: kind.name().to_owned(),
+            state,
+            from,
+            to,
+            cause: cause.to_owned(),
+            filled_by: None,
+        };
+        let body = Body::Control(Control::Gap(change));
+        self.items.push(Item::Publish(Outgoing { kind, key: self.key(symbol), body }));
+    }
+
+    /// Starts one feed of a connection anew.
+    pub fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
+        self.items.push(Item::Resubscribe { connection, texts });
+    }
+
+    /// Asks for the snapshot of a symbol's book.
+    pub fn request_snapshot(&mut self, symbol: &str) {
+        self.items.push(Item::RequestSnapshot { symbol: symbol.to_owned() });
+    }
+
+    /// Counts a message that gave no event, and logs the first of its kind with its start.
+    pub fn complain(&mut self, error: &DecodeError, message: &[u8]) {
+        let (name, counter) = match error {
+            DecodeError::Malformed(_) => ("malformed", &self.stats.decode_errors),
+            DecodeError::Unknown(_) => ("unknown", &self.stats.unknown_messages),
+            DecodeError::Venue(_) => ("venue", &self.stats.venue_errors),
+        };
+        counter.add(1);
+        if self.complained.insert(name) {
+            let start = message.get(..LOGGED_BYTES).unwrap_or(message);
+            warn!(
+                venue = self.venue,
+                %error,
+                message = %String::from_utf8_lossy(start).escape_debug(),
+                "message not understood; more of this kind are counted, not logged"
+            );
+        }
+    }
+
+    fn key(&self, symbol: &str) -> String {
+        format!("{}:{symbol}", self.venue)
+    }
+}

@@ -1,0 +1,69 @@
+//! What a connector is subscribed to, spread over connections.
+
+use std::collections::HashMap;
+
+use tapeline_schemas::Kind;
+
+use super::{Settings, SymbolTable, UnknownSymbol};
+
+/// One subscribed symbol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subscribed {
+    /// `BASE-QUOTE`.
+    pub(super) symbol: String,
+    /// The venue's name of it.
+    pub(super) native: String,
+}
+
+/// The subscribed symbols in order; their numbers are what books and connections refer to.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    symbols: Vec<Subscribed>,
+    by_native: HashMap<String, usize>,
+    by_symbol: HashMap<String, usize>,
+}
+
+impl Subscription {
+    /// Resolves the symbols of `settings`; one that is named twice is taken once.
+    pub(super) fn new(
+        venue: &'static str,
+        settings: &Settings,
+        table: &SymbolTable,
+    ) -> Result<Subscription, UnknownSymbol> {
+        let mut out = Subscription::default();
+        for wanted in &settings.symbols {
+            let native = table.native(venue, wanted)?.to_owned();
+            let symbol = wanted.to_ascii_uppercase();
+            if out.by_symbol.contains_key(&symbol) {
+                continue;
+            }
+            let index = out.symbols.len();
+            out.by_native.insert(native.clone(), index);
+            out.by_symbol.insert(symbol.clone(), index);
+            out.symbols.push(Subscribed { symbol, native });
+        }
+        Ok(out)
+    }
+
+    /// All, in order.
+    pub(super) fn symbols(&self) -> &[Subscribed] {
+        &self.symbols
+    }
+
+    /// Number and name of the venue's `native` symbol, if subscribed.
+    pub(super) fn by_native(&self, native: &str) -> Option<(usize, &str)> {
+        let index = *self.by_native.get(native)?;
+        Some((index, self.symbols.get(index)?.symbol.as_str()))
+    }
+
+    /// Number and the venue's name of `symbol`, if subscribed.
+    pub(super) fn by_symbol(&self, symbol: &str) -> Option<(usize, &str)> {
+        let index = *self.by_symbol.get(symbol)?;
+        Some((index, self.symbols.get(index)?.native.as_str()))
+    }
+}
+
+/// Feeds of some symbols.
+pub(super) fn feeds(kinds: &[Kind], symbols: &[Subscribed]) -> Vec<(Kind, String)> {
+    kinds.iter().flat_map(|kind| symbols.iter().map(move |s| (*kind, s.symbol.clone()))).collect()
+}
