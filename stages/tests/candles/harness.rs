@@ -231,7 +231,7 @@ impl World {
     }
 
     /// The candle of a window from all of its trades.
-    pub(crate) fn from_scratch(
+    pub(crate) fn recomputed(
         &self,
         venue: &str,
         symbol: &str,
@@ -269,7 +269,7 @@ impl World {
                 .map(|(_, row)| *row)
                 .collect();
             let (bar, all_final) = if frame == Timeframe::M1 {
-                (self.from_scratch(venue, symbol, at, end), true)
+                (self.recomputed(venue, symbol, at, end), true)
             } else {
                 let all_final = minutes.iter().all(|(_, version)| version.is_final);
                 (Bar::sum(minutes.iter().map(|(bar, _)| *bar)).expect("fits"), all_final)

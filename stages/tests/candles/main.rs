@@ -158,7 +158,7 @@ fn play(log: &[Logged], plan: &[(usize, End)], spread: &[usize]) -> World {
 fn final_candles_are_their_trades(world: &World) -> Result<(), TestCaseError> {
     for ((venue, symbol, frame, start), (bar, version)) in &world.candles {
         let end = frame.end(*start);
-        let scratch = world.from_scratch(venue, symbol, *start, end).expect("has trades");
+        let scratch = world.recomputed(venue, symbol, *start, end).expect("has trades");
         if version.is_final {
             let window = format!("{venue} {symbol} {frame} {start:?} {version:?}");
             prop_assert!(bar.same_figures(&scratch), "{window}: {bar:?} is not {scratch:?}");

@@ -135,7 +135,7 @@ fn two_hundred_venues_in_one_partition_restart_without_a_wrong_candle() {
         world.revise(&dirty);
     }
     for (venue, symbol, start) in world.windows(Timeframe::M1) {
-        let scratch = world.from_scratch(&venue, &symbol, start, Timeframe::M1.end(start));
+        let scratch = world.recomputed(&venue, &symbol, start, Timeframe::M1.end(start));
         let row = world.candles.get(&(venue, symbol, Timeframe::M1, start)).expect("a candle");
         assert!(row.1.is_final && row.0.same_figures(&scratch.expect("has trades")));
     }
