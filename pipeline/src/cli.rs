@@ -33,6 +33,8 @@ pub enum Command {
     Validate,
     /// Store checked records in TimescaleDB.
     Store,
+    /// Build candles from trades.
+    Candles,
     /// Run several stages in one process.
     Run {
         /// Which ones; all of them where none is named.
@@ -116,6 +118,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Validate => host::stages(config, vec![StageName::Validate]).await?,
         Command::Store => host::stages(config, vec![StageName::Store]).await?,
+        Command::Candles => host::stages(config, vec![StageName::Candles]).await?,
         Command::Run { stages } => host::stages(config, stages).await?,
         Command::Registry(args) => serve::registry(config, args).await?,
         Command::Topics { action: TopicsAction::Create } => {

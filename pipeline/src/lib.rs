@@ -1,7 +1,5 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
-//! .
-
 pub mod audit;
 pub mod cli;
 pub mod config;

@@ -1,8 +1,6 @@
 //! Tapeline's stages: pure transformations, the one loop that runs them, and their sinks.
 //! Knows no Kafka and no clock.
 
-//! .
-
 pub mod book;
 pub mod candle;
 pub mod decode;

@@ -71,7 +71,7 @@ fn plans(prefix: &str) -> Vec<TopicPlan> {
 }
 
 /// Name of the topic of windows to be computed again.
-pub(crate) fn dirty_topic(prefix: &str) -> String {
+pub fn dirty_topic(prefix: &str) -> String {
     format!("{prefix}{DIRTY}")
 }
 

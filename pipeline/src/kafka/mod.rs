@@ -13,7 +13,7 @@ mod sink;
 mod source;
 mod tail;
 
-pub use admin::{Admin, TopicState, create_topics, delete_topics, topic_names};
+pub use admin::{Admin, TopicState, create_topics, delete_topics, dirty_topic, topic_names};
 pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
 pub use ends::LogEndReader;
 pub use producer::{Delivery, Producer};

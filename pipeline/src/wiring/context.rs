@@ -1,0 +1,106 @@
+//! What every stage needs: configuration, topics, schemas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tapeline_schemas::Kind;
+use tapeline_stages::flow::{Contract, Topic};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::kafka::{
+    Admin, KafkaSettings, Producer, RawPublisher, SchemaIds, TopicState, dirty_topic, topic_names,
+};
+use crate::registry_client::RegistryClient;
+use crate::schemas::register_all;
+
+/// What every stage needs, set up once.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Ids of our own schemas.
+    pub schema_ids: SchemaIds,
+    /// The registry, for other writers' schemas.
+    pub registry: RegistryClient,
+    /// Every topic of the pipeline.
+    topics: Arc<HashMap<String, TopicState>>,
+}
+
+impl Context {
+    /// Connects to the registry and to Kafka; waits for a registry that does not answer.
+    pub async fn new(config: Config, shutdown: &CancellationToken) -> Result<Context> {
+        config.kafka.check()?;
+        let Some(url) = &config.registry.url else {
+            bail!(
+                "registry.url is not set: start `tapeline registry`, or name another Confluent-compatible one"
+            );
+        };
+        let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
+        let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
+        let topics = describe_all(config.kafka.clone()).await?;
+        Ok(Context { config: Arc::new(config), schema_ids, registry, topics: Arc::new(topics) })
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.config.kafka.topic_prefix
+    }
+
+    fn topic(&self, name: String, kind: Kind, contract: Contract) -> Result<Topic> {
+        let state = self.topics.get(&name).with_context(|| format!("topic {name} is unknown"))?;
+        Ok(Topic { partitions: state.partitions, name, kind, contract })
+    }
+
+    /// The raw topics.
+    pub fn raw_topics(&self) -> Result<Vec<Topic>> {
+        Kind::raw()
+            .map(|kind| self.topic(kind.spec().raw_topic(self.prefix()), kind, Contract::Raw))
+            .collect()
+    }
+
+    /// The topics of `kinds` that sinks read: checked where there is a raw one.
+    pub fn sink_topics(&self, kinds: impl IntoIterator<Item = Kind>) -> Result<Vec<Topic>> {
+        kinds
+            .into_iter()
+            .map(|kind| {
+                let spec = kind.spec();
+                let contract = if spec.raw { Contract::Checked } else { Contract::Plain };
+                self.topic(spec.topic(self.prefix()), kind, contract)
+            })
+            .collect()
+    }
+
+    /// The topic of windows to be computed again.
+    pub fn dirty_topic(&self) -> Result<Topic> {
+        self.topic(dirty_topic(self.prefix()), Kind::Candle, Contract::Plain)
+    }
+
+    /// The incarnation of a topic.
+    pub fn topic_id(&self, name: &str) -> Option<&str> {
+        self.topics.get(name).map(|state| state.id.as_str())
+    }
+
+    /// The name of a stage's consumer group.
+    pub fn group(&self, stage: &str) -> String {
+        format!("{}-{stage}", self.config.pipeline.id)
+    }
+
+    /// A publisher into the raw topics.
+    pub fn publisher(&self) -> Result<RawPublisher> {
+        let partitions =
+            self.raw_topics()?.into_iter().map(|topic| (topic.kind, topic.partitions)).collect();
+        let producer = Producer::new(&self.config.kafka)?;
+        Ok(RawPublisher::new(producer, self.prefix(), &partitions, self.schema_ids.clone()))
+    }
+}
+
+async fn describe_all(kafka: KafkaSettings) -> Result<HashMap<String, TopicState>> {
+    tokio::task::spawn_blocking(move || {
+        let names = topic_names(&kafka.topic_prefix);
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        Admin::new(&kafka)?.describe(&names)
+    })
+    .await?
+}

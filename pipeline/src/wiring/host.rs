@@ -1,0 +1,85 @@
+//! One consumer group with its lanes.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tapeline_stages::flow::{self, Limits, Sink, Stage, Topic};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::config::GroupProtocol;
+use crate::kafka::{ConsumerOptions, Producer, Quarantine, start_consumer};
+use crate::schemas::RegistrySchemas;
+
+/// Runs one consumer group with its lanes until it ends; the first lane that fails ends it.
+pub(super) async fn host<St, Si>(
+    context: &Context,
+    name: &'static str,
+    topics: Vec<Topic>,
+    limits: Limits,
+    lanes: Vec<(St, Si)>,
+    shutdown: CancellationToken,
+) -> Result<()>
+where
+    St: Stage + 'static,
+    Si: Sink<St::Out> + 'static,
+{
+    let group = context.group(name);
+    let kafka = &context.config.kafka;
+    let mut config = kafka.consumer(Some(&group));
+    group_settings(context, name, &mut config);
+    let stop = shutdown.child_token();
+    let options = ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len() };
+    let (sources, consumer) = start_consumer(options, stop.clone())?;
+    let producer = Producer::new(kafka)?;
+    let topics = Arc::new(topics);
+    let mut running = JoinSet::new();
+    for ((stage, sink), source) in lanes.into_iter().zip(sources) {
+        let topics = Arc::clone(&topics);
+        let limits = limits.clone();
+        let schemas = RegistrySchemas(context.registry.clone());
+        let quarantine = Quarantine::new(
+            producer.clone(),
+            context.prefix(),
+            name,
+            topics.to_vec(),
+            context.schema_ids.clone(),
+        );
+        running.spawn(async move {
+            flow::run(name, &topics, limits, stage, sink, quarantine, source, schemas).await
+        });
+    }
+    let mut failed = None;
+    while let Some(ended) = running.join_next().await {
+        let ended = ended.map_err(|error| error.to_string()).and_then(|ended| ended);
+        if let Err(reason) = ended {
+            tracing::error!(stage = name, reason, "the stage cannot go on");
+            failed.get_or_insert(reason);
+            stop.cancel();
+        }
+    }
+    stop.cancel();
+    tokio::task::spawn_blocking(move || consumer.join()).await?;
+    failed.map_or(Ok(()), |reason| bail!(reason))
+}
+
+fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientConfig) {
+    let group = &context.config.group;
+    if let Some(instance) = &group.instance_id {
+        config.set("group.instance.id", format!("{instance}-{name}"));
+    }
+    match group.protocol {
+        GroupProtocol::Classic => {
+            config
+                .set("group.protocol", "classic")
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", group.session_timeout_ms.to_string())
+                .set("heartbeat.interval.ms", (group.session_timeout_ms / 3).max(1).to_string());
+        }
+        // The broker owns assignment and timeouts.
+        GroupProtocol::Consumer => {
+            config.set("group.protocol", "consumer");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The whole pipeline, a line per stage.
+
+mod candles;
+mod context;
+mod host;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tapeline_schemas::Kind;
+use tapeline_stages::flow::Limits;
+use tapeline_stages::sinks::timescale::{StoredTopic, TimescaleSettings, TimescaleSink};
+use tapeline_stages::store::Store;
+use tapeline_stages::validate::{self, Validate};
+use tokio_util::sync::CancellationToken;
+
+pub use self::context::Context;
+use self::host::host;
+use crate::kafka::{AssignFrom, CheckedTail, MessageSink, Producer};
+
+/// A stage that can be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum StageName {
+    /// Raw records to checked records.
+    Validate,
+    /// Checked records into TimescaleDB.
+    Store,
+    /// Trades into candles, and their revision.
+    Candles,
+}
+
+impl StageName {
+    /// The name in groups, metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StageName::Validate => "validate",
+            StageName::Store => "store",
+            StageName::Candles => "candles",
+        }
+    }
+}
+
+/// Runs a stage until `shutdown`, or until it must not go on.
+pub async fn run_stage(
+    stage: StageName,
+    context: &Context,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    match stage {
+        StageName::Validate => run_validate(context, shutdown).await,
+        StageName::Store => run_store(context, shutdown).await,
+        StageName::Candles => candles::run(context, shutdown).await,
+    }
+    .with_context(|| format!("stage {}", stage.name()))
+}
+
+async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<()> {
+    let config = &context.config;
+    let topics = context.raw_topics()?;
+    let producer = Producer::new(&config.kafka)?;
+    let settings = validate::Settings {
+        max_ahead: Duration::from_millis(config.validate.max_ahead_ms),
+        max_behind: Duration::from_millis(config.validate.max_behind_ms),
+        reject_ahead: Duration::from_millis(config.validate.reject_ahead_ms),
+        price_jump_deviations: config.validate.price_jump_deviations,
+        memory_per_symbol: config.validate.memory_per_symbol,
+    };
+    let lanes = (0..VALIDATE_LANES)
+        .map(|_| {
+            let tail = CheckedTail::new(config.kafka.clone(), topics.clone());
+            let sink = MessageSink::new(
+                producer.clone(),
+                context.prefix(),
+                context.schema_ids.clone(),
+                AssignFrom::CheckedTail(tail),
+            );
+            (Validate::new(topics.clone(), settings.clone()), sink)
+        })
+        .collect();
+    let limits = Limits {
+        batch_positions: 5_000,
+        batch_bytes: 4 * 1024 * 1024,
+        linger: Duration::from_millis(2),
+    };
+    host(context, "validate", topics, limits, lanes, shutdown).await
+}
+
+/// Kinds that the store takes.
+pub const STORED_KINDS: [Kind; 6] =
+    [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Candle, Kind::Anomaly, Kind::Gap];
+
+async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()> {
+    let config = &context.config;
+    let mut database = crate::migrate::connect(&config.database.url).await?;
+    crate::migrate::check(&mut database).await?;
+    let topics = context.sink_topics(STORED_KINDS)?;
+    let stored = topics
+        .iter()
+        .map(|topic| StoredTopic {
+            name: topic.name.clone(),
+            id: context.topic_id(&topic.name).unwrap_or_default().to_owned(),
+        })
+        .collect::<Vec<_>>();
+    let lanes = (0..config.store.connections)
+        .map(|_| {
+            let mut settings =
+                TimescaleSettings::new(&config.database.url, &config.pipeline.id, stored.clone());
+            settings.takeover = Duration::from_millis(config.store.takeover_ms);
+            let sink = TimescaleSink::new(settings).map_err(anyhow::Error::msg)?;
+            Ok((Store::new(), sink))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let limits = Limits {
+        batch_positions: config.store.batch_rows,
+        batch_bytes: config.store.batch_bytes,
+        linger: Duration::from_millis(config.store.linger_ms),
+    };
+    host(context, "store", topics, limits, lanes, shutdown).await
+}
+
+/// Lanes of `validate`: deciding is cheap, one keeps a core busy.
+const VALIDATE_LANES: usize = 1;
