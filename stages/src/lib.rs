@@ -2,6 +2,7 @@
 //! Knows no Kafka and no clock.
 
 pub mod book;
+pub mod cache;
 pub mod candle;
 pub mod decode;
 pub mod failpoint;

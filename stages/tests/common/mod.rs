@@ -1,5 +1,5 @@
 //! What tests against the real services share: a database of their own, events, batches.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +12,8 @@ use tapeline_stages::flow::{
     Batch, Batcher, Chunk, In, Marker, Outcome, Output, Position, QuarantineSink, Rejected, Sink,
     SinkError, Stage, TopicPartition,
 };
-use tapeline_stages::sinks::timescale::{
-    MIGRATIONS, StoredTopic, TimescaleSettings, TimescaleSink,
-};
+use tapeline_stages::sinks::TopicIdentity;
+use tapeline_stages::sinks::timescale::{MIGRATIONS, TimescaleSettings, TimescaleSink};
 use tapeline_stages::store::{CopyBuffers, Store};
 
 /// 2021-04-17T15:00:00Z
@@ -114,7 +113,7 @@ pub fn at(kind: Kind, partition: i32) -> TopicPartition {
 
 pub fn settings(url: &str) -> TimescaleSettings {
     let topics =
-        TOPICS.map(|(_, name)| StoredTopic { name: name.to_owned(), id: "id-1".to_owned() });
+        TOPICS.map(|(_, name)| TopicIdentity { name: name.to_owned(), id: "id-1".to_owned() });
     TimescaleSettings::new(url, "test", topics.to_vec())
 }
 

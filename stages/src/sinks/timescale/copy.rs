@@ -120,7 +120,8 @@ pub(super) async fn find_refused(
     table: Table,
 ) -> Result<Vec<(usize, String)>, Failure> {
     let mut refused = Vec::new();
-    let mut ranges = Vec::from([0..out.table(table).rows().len()]);
+    let all = 0..out.table(table).rows().len();
+    let mut ranges: Vec<_> = std::iter::once(all).collect();
     session.run("begin").await?;
     while let Some(range) = ranges.pop() {
         session.run("savepoint probe").await?;

@@ -5,15 +5,7 @@ use std::collections::BTreeMap;
 use super::connection::Session;
 use super::error::Failure;
 use crate::flow::{Span, TopicPartition};
-
-/// A topic that is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTopic {
-    /// Its name.
-    pub name: String,
-    /// Kafka's id of it. A topic that was deleted and made again has another one.
-    pub id: String,
-}
+use crate::sinks::TopicIdentity;
 
 /// A backend of the database; pids come back, pairs of pid and start do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +26,7 @@ pub(super) struct Fence {
 #[derive(Debug)]
 pub(super) struct Fences {
     pipeline: String,
-    topics: Vec<StoredTopic>,
+    topics: Vec<TopicIdentity>,
     takeover_ms: u64,
     held: BTreeMap<TopicPartition, Fence>,
     /// The backend of a claim whose COMMIT was not answered.
@@ -88,7 +80,7 @@ const END_OWNERS: &str = "with wanted as (
     where a.pid <> pg_backend_pid()";
 
 impl Fences {
-    pub(super) fn new(pipeline: String, topics: Vec<StoredTopic>, takeover_ms: u64) -> Fences {
+    pub(super) fn new(pipeline: String, topics: Vec<TopicIdentity>, takeover_ms: u64) -> Fences {
         Fences { pipeline, topics, takeover_ms, held: BTreeMap::new(), unconfirmed: None }
     }
 
@@ -96,7 +88,7 @@ impl Fences {
         &self.pipeline
     }
 
-    pub(super) fn topic(&self, at: TopicPartition) -> &StoredTopic {
+    pub(super) fn topic(&self, at: TopicPartition) -> &TopicIdentity {
         &self.topics[usize::from(at.topic)]
     }
 

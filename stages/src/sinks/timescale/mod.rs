@@ -13,12 +13,12 @@ use connection::{Connector, Session};
 use copy::{Merged, Trust};
 use error::Failure;
 use fence::Fences;
-pub use fence::StoredTopic;
 
 use crate::failpoint;
 use crate::flow::{
     Output, RefusedRow, Reject, Resume, Sink, SinkError, Span, Start, TopicPartition,
 };
+use crate::sinks::TopicIdentity;
 use crate::store::{CopyBuffers, Table};
 
 /// The migrations in `sql/` (S7); `sql/community/` is not among them.
@@ -37,7 +37,7 @@ pub struct TimescaleSettings {
     /// Name under which fences and ledger are kept; a replay has one of its own (invariant 5).
     pub pipeline: String,
     /// The topics, as [`TopicPartition::topic`] counts them.
-    pub topics: Vec<StoredTopic>,
+    pub topics: Vec<TopicIdentity>,
     /// How long to wait for a fence before its owner counts as frozen and is ended.
     pub takeover: Duration,
     /// How long one answer of the database may take before the connection counts as lost.
@@ -49,7 +49,7 @@ impl TimescaleSettings {
     pub fn new(
         url: impl Into<String>,
         pipeline: impl Into<String>,
-        topics: Vec<StoredTopic>,
+        topics: Vec<TopicIdentity>,
     ) -> TimescaleSettings {
         TimescaleSettings {
             url: url.into(),
