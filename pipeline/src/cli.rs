@@ -33,6 +33,8 @@ pub enum Command {
     Validate,
     /// Store checked records in TimescaleDB.
     Store,
+    /// Keep Redis fresh.
+    Cache,
     /// Build candles from trades.
     Candles,
     /// Run several stages in one process.
@@ -41,6 +43,10 @@ pub enum Command {
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
     },
+    /// Connect to the configured venues and publish what they send.
+    Connect(serve::ConnectArgs),
+    /// Serve recordings over WebSocket and HTTP in the venues' own protocols.
+    Playback(serve::PlaybackArgs),
     /// Serve the Confluent schema registry API, with its state in Kafka.
     Registry(serve::RegistryArgs),
     /// Topics of the pipeline.
@@ -118,8 +124,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Validate => host::stages(config, vec![StageName::Validate]).await?,
         Command::Store => host::stages(config, vec![StageName::Store]).await?,
+        Command::Cache => host::stages(config, vec![StageName::Cache]).await?,
         Command::Candles => host::stages(config, vec![StageName::Candles]).await?,
         Command::Run { stages } => host::stages(config, stages).await?,
+        Command::Connect(args) => serve::connect(config, args).await?,
+        Command::Playback(args) => serve::playback(args).await?,
         Command::Registry(args) => serve::registry(config, args).await?,
         Command::Topics { action: TopicsAction::Create } => {
             for name in kafka::create_topics(&config.kafka).await? {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod kafka;
 pub mod migrate;
 pub mod playback;

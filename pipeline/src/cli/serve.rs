@@ -1,11 +1,20 @@
-//! Commands that serve something.
+//! Commands that serve or connect.
 
-use anyhow::Result;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::host::stopped_by_signal;
 use crate::config::Config;
+use crate::playback::{self, Recording, Speed};
 use crate::registry::{self, RegistryOptions};
+use crate::telemetry::{self, Readiness};
+use crate::venue::driver::{Clock, PlaybackClock, SystemClock};
+use crate::wiring::Context;
+use crate::{connect, venue};
 
 /// How to serve the registry.
 #[derive(Debug, Args)]
@@ -29,4 +38,75 @@ pub(super) async fn registry(config: Config, args: RegistryArgs) -> Result<()> {
         replication: config.kafka.replication,
     };
     registry::serve(options, shutdown).await
+}
+
+/// How to connect.
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// Only these venues of the configuration.
+    #[arg(long, value_delimiter = ',')]
+    pub venues: Vec<String>,
+    /// The venues are a playback: take receive times from it, and end with its tape.
+    #[arg(long)]
+    pub playback: bool,
+}
+
+/// Runs the connectors until a signal, or until the tapes have ended.
+pub(super) async fn connect(config: Config, args: ConnectArgs) -> Result<()> {
+    let shutdown = stopped_by_signal()?;
+    let readiness = Readiness::new();
+    let component = readiness.component("connect");
+    if let Some(listen) = &config.http.listen {
+        telemetry::serve(listen, readiness.clone(), shutdown.clone()).await?;
+    }
+    let context = Context::new(config, &shutdown).await?;
+    let mut venues = connect::configured(&context, &args.venues).await?;
+    let clock: Arc<dyn Clock> = if args.playback {
+        venues.iter_mut().for_each(|venue| venue.finite = true);
+        Arc::new(PlaybackClock)
+    } else {
+        Arc::new(SystemClock::default())
+    };
+    component.ready();
+    let venues = venues.into_iter().map(|venue| (venue, Arc::default())).collect();
+    for (name, report) in connect::run(&context, venues, clock, shutdown).await? {
+        println!("{name}: {}", serde_json::to_string(&report)?);
+    }
+    Ok(())
+}
+
+/// What to play.
+#[derive(Debug, Args)]
+pub struct PlaybackArgs {
+    /// Directory of the recordings.
+    #[arg(long, env = "TAPELINE_RECORDINGS", default_value = "../shared/recordings")]
+    pub recordings: PathBuf,
+    /// Venues to serve; all that are recorded and known where none is named.
+    #[arg(long, value_delimiter = ',')]
+    pub venues: Vec<String>,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:19800")]
+    pub listen: SocketAddr,
+    /// `1` as recorded, `N` times as fast, or `max`.
+    #[arg(long, default_value = "1")]
+    pub speed: Speed,
+}
+
+/// Serves recordings until a signal.
+pub(super) async fn playback(args: PlaybackArgs) -> Result<()> {
+    let shutdown = stopped_by_signal()?;
+    let names: Vec<&str> = if args.venues.is_empty() {
+        let known = venue::VENUES.iter().map(|spec| spec.name);
+        known.filter(|name| Recording::read(&args.recordings, name).is_ok()).collect()
+    } else {
+        args.venues.iter().map(String::as_str).collect()
+    };
+    ensure!(!names.is_empty(), "no recordings in {}", args.recordings.display());
+    let handle = playback::serve(&args.recordings, &names, args.listen, args.speed).await?;
+    for name in &names {
+        println!("{name}: {} {}", handle.ws_url(name), handle.rest_url(name));
+    }
+    shutdown.cancelled().await;
+    handle.shutdown().await;
+    Ok(())
 }

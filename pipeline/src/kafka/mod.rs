@@ -21,4 +21,4 @@ pub use publisher::RawPublisher;
 pub use settings::KafkaSettings;
 pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};
 pub use source::KafkaSource;
-pub use tail::CheckedTail;
+pub use tail::{CheckedTail, last_covered};

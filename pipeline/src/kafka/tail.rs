@@ -1,12 +1,13 @@
 //! The last records of partitions: where `validate` goes on, and what a connector last covered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers as _;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use tapeline_schemas::headers;
+use tapeline_schemas::{Control, Kind, Micros, headers};
 use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
 
 use super::KafkaSettings;
@@ -80,6 +81,50 @@ impl CheckedTail {
         }
         Ok(resumes)
     }
+}
+
+/// Records looked through at the end of a partition. Every connector announces what is complete
+/// once a second and the last record of many is such an announcement.
+const TAIL_RECORDS: i64 = 20_000;
+
+/// Up to where `venue` announced each of `kinds` complete; a kind that it never did is left out.
+/// Announcements go to every partition, so one is enough to look at. Blocks.
+pub fn last_covered(
+    settings: &KafkaSettings,
+    venue: &str,
+    kinds: &[Kind],
+) -> Result<BTreeMap<Kind, Micros>> {
+    let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
+    let mut covered = BTreeMap::new();
+    for &kind in kinds {
+        let topic = kind.spec().raw_topic(&settings.topic_prefix);
+        let (low, high) = consumer.fetch_watermarks(&topic, 0, ASK).context("ends")?;
+        let first = low.max(high - TAIL_RECORDS);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&topic, 0, Offset::Offset(first))?;
+        consumer.assign(&list)?;
+        let mut next = first;
+        while next < high {
+            let message =
+                consumer.poll(READ).context("the tail of a raw topic cannot be read")??;
+            next = message.offset() + 1;
+            if let Some(Control::Complete { venue: of, through }) = control(&message)
+                && of == venue
+            {
+                covered.insert(kind, through);
+            }
+        }
+    }
+    Ok(covered)
+}
+
+fn control(message: &impl Message) -> Option<Control> {
+    let headers = message.headers()?;
+    let get = |name: &str| {
+        let header = headers.iter().filter(|header| header.key == name).last()?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    Control::from_headers(get).ok()
 }
 
 fn origin(message: &impl Message) -> Option<i64> {

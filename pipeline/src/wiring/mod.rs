@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tapeline_schemas::Kind;
-use tapeline_stages::flow::Limits;
-use tapeline_stages::sinks::timescale::{StoredTopic, TimescaleSettings, TimescaleSink};
+use tapeline_stages::cache::{Cache, Folds};
+use tapeline_stages::flow::{Limits, Topic};
+use tapeline_stages::sinks::TopicIdentity;
+use tapeline_stages::sinks::redis::{RedisSettings, RedisSink};
+use tapeline_stages::sinks::timescale::{TimescaleSettings, TimescaleSink};
 use tapeline_stages::store::Store;
 use tapeline_stages::validate::{self, Validate};
 use tokio_util::sync::CancellationToken;
 
 pub use self::context::Context;
 use self::host::host;
-use crate::kafka::{AssignFrom, CheckedTail, MessageSink, Producer};
+use crate::kafka::{AssignFrom, CheckedTail, LogEndReader, MessageSink, Producer};
 
 /// A stage that can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -25,6 +28,8 @@ pub enum StageName {
     Validate,
     /// Checked records into TimescaleDB.
     Store,
+    /// Last values into Redis.
+    Cache,
     /// Trades into candles, and their revision.
     Candles,
 }
@@ -35,6 +40,7 @@ impl StageName {
         match self {
             StageName::Validate => "validate",
             StageName::Store => "store",
+            StageName::Cache => "cache",
             StageName::Candles => "candles",
         }
     }
@@ -49,6 +55,7 @@ pub async fn run_stage(
     match stage {
         StageName::Validate => run_validate(context, shutdown).await,
         StageName::Store => run_store(context, shutdown).await,
+        StageName::Cache => run_cache(context, shutdown).await,
         StageName::Candles => candles::run(context, shutdown).await,
     }
     .with_context(|| format!("stage {}", stage.name()))
@@ -94,17 +101,14 @@ async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()>
     let mut database = crate::migrate::connect(&config.database.url).await?;
     crate::migrate::check(&mut database).await?;
     let topics = context.sink_topics(STORED_KINDS)?;
-    let stored = topics
-        .iter()
-        .map(|topic| StoredTopic {
-            name: topic.name.clone(),
-            id: context.topic_id(&topic.name).unwrap_or_default().to_owned(),
-        })
-        .collect::<Vec<_>>();
+    let identities = identities(context, &topics);
     let lanes = (0..config.store.connections)
         .map(|_| {
-            let mut settings =
-                TimescaleSettings::new(&config.database.url, &config.pipeline.id, stored.clone());
+            let mut settings = TimescaleSettings::new(
+                &config.database.url,
+                &config.pipeline.id,
+                identities.clone(),
+            );
             settings.takeover = Duration::from_millis(config.store.takeover_ms);
             let sink = TimescaleSink::new(settings).map_err(anyhow::Error::msg)?;
             Ok((Store::new(), sink))
@@ -116,6 +120,35 @@ async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()>
         linger: Duration::from_millis(config.store.linger_ms),
     };
     host(context, "store", topics, limits, lanes, shutdown).await
+}
+
+fn identities(context: &Context, topics: &[Topic]) -> Vec<TopicIdentity> {
+    topics
+        .iter()
+        .map(|topic| TopicIdentity {
+            name: topic.name.clone(),
+            id: context.topic_id(&topic.name).unwrap_or_default().to_owned(),
+        })
+        .collect()
+}
+
+/// Kinds that the cache takes.
+pub const CACHED_KINDS: [Kind; 3] = [Kind::Ticker, Kind::Book, Kind::Candle];
+
+async fn run_cache(context: &Context, shutdown: CancellationToken) -> Result<()> {
+    let config = &context.config;
+    let topics = context.sink_topics(CACHED_KINDS)?;
+    let folds = Folds::default();
+    let settings =
+        RedisSettings::new(&config.redis.url, &config.pipeline.id, identities(context, &topics));
+    let ends = LogEndReader::new(&config.kafka, topics.clone())?;
+    let sink = RedisSink::new(settings, folds.clone(), ends).map_err(anyhow::Error::msg)?;
+    let limits = Limits {
+        batch_positions: config.cache.batch_events,
+        batch_bytes: 4 * 1024 * 1024,
+        linger: Duration::from_millis(config.cache.linger_ms),
+    };
+    host(context, "cache", topics, limits, vec![(Cache::new(folds), sink)], shutdown).await
 }
 
 /// Lanes of `validate`: deciding is cheap, one keeps a core busy.

@@ -1,0 +1,104 @@
+//! Connectors under way: a driver for each configured venue, publishing into the raw topics (C1).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tapeline_schemas::{Control, Kind};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::kafka::{RawPublisher, last_covered};
+use crate::venue::driver::{self, Clock, VenueConfig};
+use crate::venue::{Body, Outgoing, PublishError, Publisher, Settings, StatsReport, VenueStats};
+use crate::wiring::Context;
+
+impl Publisher for RawPublisher {
+    async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let Outgoing { kind, key, body } = outgoing;
+        match body {
+            Body::Event(payload) => self.event(kind, &key, &payload).await,
+            Body::Control(control) => self.control(kind, &key, &control).await,
+        }
+        .map_err(PublishError)
+    }
+
+    async fn broadcast(&self, kind: Kind, control: Control) -> Result<(), PublishError> {
+        RawPublisher::broadcast(self, kind, &control).await.map_err(PublishError)
+    }
+}
+
+/// The configured venues, or those of them that are named.
+pub async fn configured(context: &Context, only: &[String]) -> Result<Vec<VenueConfig>> {
+    let config = &context.config;
+    let mut venues = Vec::new();
+    for (name, venue) in &config.connect.venues {
+        let wanted = only.is_empty() || only.iter().any(|only| only.eq_ignore_ascii_case(name));
+        if !venue.enabled || !wanted {
+            continue;
+        }
+        let mut live = VenueConfig::live(name, settings(config, venue)?)?;
+        if let Some(url) = &venue.rest_url {
+            live.rest_url.clone_from(url);
+        }
+        if let Some(url) = &venue.ws_url {
+            live.ws_url.clone_from(url);
+        }
+        live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
+        live.resume_from = resume_from(context, &live).await?;
+        venues.push(live);
+    }
+    ensure!(!venues.is_empty(), "no venue is configured and enabled under connect.venues");
+    Ok(venues)
+}
+
+fn settings(config: &Config, venue: &crate::config::VenueConfig) -> Result<Settings> {
+    let channels = venue
+        .channels
+        .iter()
+        .map(|name| Kind::from_name(name).with_context(|| format!("unknown channel `{name}`")))
+        .collect::<Result<Vec<_>>>()?;
+    let mut settings = Settings::new(venue.symbols.clone(), channels);
+    settings.top_levels = config.connect.book_depth;
+    settings.top_every_micros = i64::try_from(config.connect.book_interval_ms)? * 1_000;
+    Ok(settings)
+}
+
+/// What the log already covers of a venue: a connector that starts opens its holes from there.
+async fn resume_from(
+    context: &Context,
+    venue: &VenueConfig,
+) -> Result<BTreeMap<Kind, tapeline_schemas::Micros>> {
+    let (kafka, name) = (context.config.kafka.clone(), venue.venue.clone());
+    let channels = venue.settings.channels.clone();
+    tokio::task::spawn_blocking(move || last_covered(&kafka, &name, &channels)).await?
+}
+
+/// Runs `venues` until `stop`, or until the tapes of all of them have ended; everything published
+/// is delivered when it returns.
+pub async fn run(
+    context: &Context,
+    venues: Vec<(VenueConfig, Arc<VenueStats>)>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<BTreeMap<String, StatsReport>> {
+    let publisher = Arc::new(context.publisher()?);
+    let mut drivers = JoinSet::new();
+    for (venue, stats) in venues {
+        let (publisher, clock, stop) = (Arc::clone(&publisher), Arc::clone(&clock), stop.clone());
+        drivers.spawn(async move {
+            let name = venue.venue.clone();
+            driver::run(venue, publisher, clock, stats, stop).await.map(|report| (name, report))
+        });
+    }
+    let mut reports = BTreeMap::new();
+    while let Some(ended) = drivers.join_next().await {
+        let (name, report) = ended.context("a connector panicked")??;
+        reports.insert(name, report);
+    }
+    if let Err(reason) = publisher.delivered().await {
+        bail!("not everything could be published: {reason}");
+    }
+    Ok(reports)
+}
