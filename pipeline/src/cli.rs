@@ -45,6 +45,8 @@ pub enum Command {
     },
     /// Connect to the configured venues and publish what they send.
     Connect(serve::ConnectArgs),
+    /// Play exchange traffic through the whole pipeline and show what became of it.
+    Demo(crate::demo::DemoArgs),
     /// Serve recordings over WebSocket and HTTP in the venues' own protocols.
     Playback(serve::PlaybackArgs),
     /// Serve the Confluent schema registry API, with its state in Kafka.
@@ -128,6 +130,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Candles => host::stages(config, vec![StageName::Candles]).await?,
         Command::Run { stages } => host::stages(config, stages).await?,
         Command::Connect(args) => serve::connect(config, args).await?,
+        Command::Demo(args) => {
+            return crate::demo::run(config, args, host::stopped_by_signal()?).await;
+        }
         Command::Playback(args) => serve::playback(args).await?,
         Command::Registry(args) => serve::registry(config, args).await?,
         Command::Topics { action: TopicsAction::Create } => {

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod demo;
 pub mod kafka;
 pub mod migrate;
 pub mod playback;
