@@ -329,8 +329,8 @@ async fn rows_only_the_database_refuses_are_the_only_ones_rejected() {
     }
     assert_eq!(database.count("market_data_trades").await, 297);
     assert_eq!(
-        database.text("select stored || ' ' || quarantined from tapeline_ledger").await,
-        "297 3"
+        database.text("select stored || ' ' || quarantined || ' ' || (max_event_time = (select max(time) from market_data_trades)) from tapeline_ledger").await,
+        "297 3 true"
     );
 }
 

@@ -19,9 +19,12 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// The object id of type `text`, for arrays of it.
 const TEXT_OID: u32 = 25;
 
-/// A moment in PostgreSQL's own count; `None` where it cannot be told from an infinity there.
+/// The moments PostgreSQL knows: from 4713 BC to before 294277 AD, in its own count.
+const MOMENTS: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
+
+/// A moment in PostgreSQL's own count; `None` where it knows no such moment, or an infinity.
 pub(crate) fn postgres_micros(time: Micros) -> Option<i64> {
-    time.0.checked_sub(EPOCH_MICROS).filter(|&micros| micros != i64::MAX && micros != i64::MIN)
+    time.0.checked_sub(EPOCH_MICROS).filter(|micros| MOMENTS.contains(micros))
 }
 
 /// Writes the fields of one tuple, in the table's order.
@@ -161,11 +164,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_moment_becomes_an_infinity() {
+    fn no_moment_becomes_an_infinity_or_one_that_postgresql_does_not_know() {
         assert_eq!(postgres_micros(Micros(EPOCH_MICROS)), Some(0));
-        assert_eq!(postgres_micros(Micros(i64::MIN)), None);
-        assert_eq!(postgres_micros(Micros(i64::MIN + EPOCH_MICROS)), None);
-        assert!(postgres_micros(Micros(i64::MIN + EPOCH_MICROS + 1)).is_some());
+        let first = Micros(MOMENTS.start + EPOCH_MICROS);
+        assert_eq!(postgres_micros(first), Some(MOMENTS.start));
+        for time in [Micros(i64::MIN), first.plus(-1), Micros(i64::MIN + EPOCH_MICROS)] {
+            assert_eq!(postgres_micros(time), None);
+        }
         assert!(postgres_micros(Micros(i64::MAX)).is_some());
     }
 }

@@ -84,7 +84,10 @@ fn put(bytes: &mut Vec<u8>, fences: &Fences, out: &CopyBuffers, span: &Span, day
     for outcome in Outcome::ALL {
         tuple.bigint(span.count(outcome) as i64);
     }
-    for time in [span.event_times.map(|times| times.0), span.event_times.map(|times| times.1)] {
+    // Of the rows, not of the span: a refused row's time is none of ours.
+    let rows = || Table::ALL.into_iter().flat_map(|table| out.table(table).rows());
+    let times = || rows().filter(|row| row.at == span.at).map(|row| row.time);
+    for time in [times().min(), times().max()] {
         tuple.bigint_or_null(time.and_then(postgres_micros));
     }
     let days = days.range((span.at, i64::MIN)..=(span.at, i64::MAX)).filter(|day| *day.1 > 0);
