@@ -12,7 +12,7 @@ use tapeline_stages::flow::Topic;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
-use crate::kafka::lag;
+use crate::kafka::GroupLag;
 use crate::venue::{StatsReport, VenueStats};
 use crate::wiring::{CACHED_KINDS, Context, STORED_KINDS};
 
@@ -56,11 +56,12 @@ pub(super) async fn show_progress(
 /// Waits until every stage has taken everything and everything is durable.
 pub(super) async fn until_durable(context: &Context, stop: &CancellationToken) -> Result<()> {
     let mut database = PgConnection::connect(&context.config.database.url).await?;
+    let groups = groups(context)?;
     let deadline = Instant::now() + PATIENCE;
     let mut quiet = 0;
     eprintln!();
     loop {
-        let open = open_work(context, &mut database).await?;
+        let open = open_work(context, &groups, &mut database).await?;
         quiet = if open.is_none() { quiet + 1 } else { 0 };
         // Twice: a candle may have been on its way between two topics.
         if quiet == 2 {
@@ -76,20 +77,37 @@ pub(super) async fn until_durable(context: &Context, stop: &CancellationToken) -
     }
 }
 
-/// The first stage that is not done yet, with what it lacks.
-async fn open_work(context: &Context, database: &mut PgConnection) -> Result<Option<String>> {
-    let stored = context.sink_topics(STORED_KINDS)?;
-    let groups: Vec<(&str, Vec<Topic>)> = vec![
+/// Every consumer group with its position.
+type Groups = Vec<(&'static str, Arc<GroupLag>)>;
+
+fn groups(context: &Context) -> Result<Groups> {
+    let groups: Vec<(&'static str, Vec<Topic>)> = vec![
         ("validate", context.raw_topics()?),
         ("candles", context.sink_topics([Kind::Trade])?),
         ("candles-longer", context.sink_topics([Kind::Candle])?),
         ("candles-reviser", vec![context.dirty_topic()?]),
-        ("store", stored.clone()),
+        ("store", context.sink_topics(STORED_KINDS)?),
         ("cache", context.sink_topics(CACHED_KINDS)?),
     ];
-    for (stage, topics) in groups {
-        let (kafka, group) = (context.config.kafka.clone(), context.group(stage));
-        let lag = tokio::task::spawn_blocking(move || lag(&kafka, &group, &topics)).await??;
+    groups
+        .into_iter()
+        .map(|(stage, topics)| {
+            let lag = GroupLag::new(&context.config.kafka, &context.group(stage), &topics)?;
+            Ok((stage, Arc::new(lag)))
+        })
+        .collect()
+}
+
+/// The first stage that is not done yet, with what it lacks.
+async fn open_work(
+    context: &Context,
+    groups: &Groups,
+    database: &mut PgConnection,
+) -> Result<Option<String>> {
+    let stored = context.sink_topics(STORED_KINDS)?;
+    for (stage, group) in groups {
+        let group = Arc::clone(group);
+        let lag = tokio::task::spawn_blocking(move || group.records()).await??;
         if lag > 0 {
             return Ok(Some(format!("{stage} has {lag} records before it")));
         }

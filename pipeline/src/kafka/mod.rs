@@ -19,7 +19,7 @@ pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
 pub use ends::LogEndReader;
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
-pub use scan::{lag, scan};
+pub use scan::{GroupLag, scan};
 pub use settings::KafkaSettings;
 pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};
 pub use source::KafkaSource;

@@ -1,5 +1,6 @@
 //! Reading whole topics and groups' positions, for reports.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,47 +14,67 @@ use super::KafkaSettings;
 const ASK: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
 
-/// Shows every record that `topic` holds now to `visit`, partition by partition. Blocks.
+/// Shows every record that `topic` holds now to `visit`, in order within each partition. Blocks.
 pub fn scan(
     settings: &KafkaSettings,
     topic: &Topic,
     mut visit: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
+    // All partitions at once: each new assignment costs the consumer a wait of its own.
+    let mut list = TopicPartitionList::new();
+    let mut ends = HashMap::new();
     for partition in 0..topic.partitions {
         let (low, high) = consumer.fetch_watermarks(&topic.name, partition, ASK)?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&topic.name, partition, Offset::Offset(low))?;
-        consumer.assign(&list)?;
-        let mut next = low;
-        while next < high {
-            let message = consumer.poll(READ);
-            let message = message
-                .with_context(|| format!("{} [{partition}] cannot be read", topic.name))??;
-            next = message.offset() + 1;
+        if low < high {
+            list.add_partition_offset(&topic.name, partition, Offset::Offset(low))?;
+            ends.insert(partition, high);
+        }
+    }
+    consumer.assign(&list)?;
+    while !ends.is_empty() {
+        let message = consumer.poll(READ);
+        let message = message.with_context(|| format!("{} cannot be read", topic.name))??;
+        let Some(&end) = ends.get(&message.partition()) else { continue };
+        if message.offset() < end {
             visit(&message);
+        }
+        if message.offset() + 1 >= end {
+            ends.remove(&message.partition());
         }
     }
     Ok(())
 }
 
-/// Records of `topics` that `group` has not committed yet. Blocks.
-pub fn lag(settings: &KafkaSettings, group: &str, topics: &[Topic]) -> Result<i64> {
-    let consumer: BaseConsumer =
-        settings.consumer(Some(group)).create().context("kafka consumer")?;
-    let mut list = TopicPartitionList::new();
-    for topic in topics {
-        list.add_partition_range(&topic.name, 0, topic.partitions - 1);
+/// How far a group is behind its topics.
+pub struct GroupLag {
+    consumer: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl GroupLag {
+    /// For `group` over `topics`.
+    pub fn new(settings: &KafkaSettings, group: &str, topics: &[Topic]) -> Result<GroupLag> {
+        let consumer = settings.consumer(Some(group)).create().context("kafka consumer")?;
+        let mut partitions = TopicPartitionList::new();
+        for topic in topics {
+            partitions.add_partition_range(&topic.name, 0, topic.partitions - 1);
+        }
+        Ok(GroupLag { consumer, partitions })
     }
-    let committed = consumer.committed_offsets(list, ASK).context("committed offsets")?;
-    let mut lag = 0;
-    for element in committed.elements() {
-        let (low, high) = consumer.fetch_watermarks(element.topic(), element.partition(), ASK)?;
-        let position = match element.offset() {
-            Offset::Offset(offset) => offset,
-            _ => low,
-        };
-        lag += high - position;
+
+    /// Records that the group has not committed yet. Blocks.
+    pub fn records(&self) -> Result<i64> {
+        let committed = self.consumer.committed_offsets(self.partitions.clone(), ASK);
+        let mut lag = 0;
+        for element in committed.context("committed offsets")?.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let (low, high) = self.consumer.fetch_watermarks(topic, partition, ASK)?;
+            lag += match element.offset() {
+                Offset::Offset(offset) => high - offset,
+                _ => high - low,
+            };
+        }
+        Ok(lag)
     }
-    Ok(lag)
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod configuration;
 mod filter;
 pub mod recording;
 mod server;
@@ -111,10 +112,9 @@ async fn listen(
     let addr = listener.local_addr().map_err(failed)?;
     let until = cancel.clone();
     let task = tokio::spawn(async move {
-        let server = axum::serve(listener, router);
-        let server = server.with_graceful_shutdown(until.clone().cancelled_owned());
+        // Not gracefully: a client's idle connection would be waited for.
         // Accepting connections only fails for good when the process is out of them.
-        let _ = server.await;
+        let _ = until.run_until_cancelled(axum::serve(listener, router).into_future()).await;
     });
     Ok(Handle { addr, cancel, task })
 }

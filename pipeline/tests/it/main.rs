@@ -2,4 +2,5 @@
 
 mod common;
 mod store;
+mod tape;
 mod validate;

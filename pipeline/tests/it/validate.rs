@@ -1,50 +1,38 @@
 //! Raw to checked, one to one, on a real broker and registry.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::common::{Pipeline, eventually};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::Message;
 use rdkafka::message::Headers as _;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use tapeline::kafka::scan;
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Control, Kind, Micros, Money, Side, Trade, encode, headers, partition_for};
 
 /// One record of a topic as a test looks at it.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
-    key: Vec<u8>,
     value: Option<Vec<u8>>,
     headers: BTreeMap<String, String>,
 }
 
-/// Everything a topic holds, by partition.
-fn read_all(pipeline: &Pipeline, topic: &str, partitions: i32) -> Vec<Vec<Seen>> {
-    let consumer: BaseConsumer =
-        pipeline.context.config.kafka.consumer(None).create().expect("consumer");
-    let mut all = vec![Vec::new(); partitions as usize];
-    for partition in 0..partitions {
-        let (_, high) =
-            consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).expect("ends");
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("list");
-        consumer.assign(&list).expect("assign");
-        while (all[partition as usize].len() as i64) < high {
-            let message = consumer.poll(Duration::from_secs(10)).expect("in time").expect("read");
-            let text =
-                |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
-            all[partition as usize].push(Seen {
-                key: message.key().unwrap_or_default().to_vec(),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: message
-                    .headers()
-                    .into_iter()
-                    .flat_map(|headers| headers.iter())
-                    .map(|header| (header.key.to_owned(), text(header.value)))
-                    .collect(),
-            });
-        }
-    }
+/// Everything the checked trades hold, by partition.
+fn read_all(pipeline: &Pipeline) -> Vec<Vec<Seen>> {
+    let topic = pipeline.context.sink_topics([Kind::Trade]).expect("topic").remove(0);
+    let mut all = vec![Vec::new(); topic.partitions as usize];
+    scan(&pipeline.context.config.kafka, &topic, |message| {
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
+        all[message.partition() as usize].push(Seen {
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: message
+                .headers()
+                .into_iter()
+                .flat_map(|headers| headers.iter())
+                .map(|header| (header.key.to_owned(), text(header.value)))
+                .collect(),
+        });
+    })
+    .expect("scan");
     all
 }
 
@@ -88,18 +76,15 @@ async fn every_raw_record_becomes_exactly_one_checked_record_across_restarts_inv
         publisher.delivered().await.expect("delivered");
         // Stopped while it is at work: what it did not finish, the next one does.
         if round == 2 {
-            let topic = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
             let expected = 600 + 3 * partitions as usize;
             eventually("all checked", || async {
-                read_all(&pipeline, &topic, partitions).iter().map(Vec::len).sum::<usize>()
-                    >= expected
+                read_all(&pipeline).iter().map(Vec::len).sum::<usize>() >= expected
             })
             .await;
         }
         stage.stop().await;
     }
-    let topic = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
-    for (partition, records) in read_all(&pipeline, &topic, partitions).into_iter().enumerate() {
+    for (partition, records) in read_all(&pipeline).into_iter().enumerate() {
         let mut held = -1;
         let mut events = Vec::new();
         for record in records {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tapeline::playback::Recording;
-use tapeline::venue::{Body, Outgoing, PublishError, Publisher, Settings, StatsReport};
+use tapeline::venue::{Body, Outgoing, PublishError, Publisher, StatsReport};
 use tapeline_schemas::{Book, BookAction, Control, Kind, Micros, Record, Ticker, Trade};
 
 pub(crate) const VENUES: [&str; 3] = ["BINANCE", "KRAKEN", "UPBIT"];
@@ -29,23 +29,6 @@ pub(crate) fn expected(venue: &str) -> (u64, u64, u64) {
     let all: Value = serde_json::from_str(&text).unwrap();
     let count = |name: &str| all[venue][name].as_u64().unwrap_or_default();
     (count("trade"), count("ticker"), count("book_updates"))
-}
-
-/// The settings a recording was made with.
-pub(crate) fn settings(recording: &Recording) -> Settings {
-    let mut symbols = Vec::new();
-    let mut channels = Vec::new();
-    for (name, kind) in [("trades", Kind::Trade), ("ticker", Kind::Ticker), ("l2_book", Kind::Book)]
-    {
-        let Some(list) = recording.configuration[name].as_array() else { continue };
-        channels.push(kind);
-        for symbol in list.iter().filter_map(Value::as_str) {
-            if !symbols.contains(&symbol.to_owned()) {
-                symbols.push(symbol.to_owned());
-            }
-        }
-    }
-    Settings::new(symbols, channels)
 }
 
 pub(crate) fn assert_counts(venue: &str, stats: &StatsReport) {

@@ -10,7 +10,7 @@ use tapeline::venue::{
 };
 use tapeline_schemas::{Kind, Micros};
 
-use crate::common::{Collector, VENUES, assert_counts, recordings, settings};
+use crate::common::{Collector, VENUES, assert_counts, recordings};
 
 /// Does what a connector asked for: publishes into `collector`, answers the symbols it wants a snapshot of.
 pub(crate) fn settle(out: &mut Output, collector: &Collector) -> Vec<String> {
@@ -29,7 +29,7 @@ fn play(recording: &Recording) -> (StatsReport, Collector) {
     let spec = venue(&recording.venue).unwrap();
     let stats = Arc::new(VenueStats::default());
     let collector = Collector::default();
-    let mut connector = (spec.connector)(settings(recording));
+    let mut connector = (spec.connector)(recording.settings());
     let mut out = Output::new(spec.name, Arc::clone(&stats));
     let symbols = connector.symbols_request();
     let table = recording.answers.iter().find(|a| a.path == symbols).unwrap();

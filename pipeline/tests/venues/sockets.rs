@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::{
     Collector, Published, VENUES, assert_counts, books, published_figures, recorded_figures,
-    recordings, settings,
+    recordings,
 };
 
 async fn run(config: VenueConfig) -> (StatsReport, Vec<Published>) {
@@ -35,7 +35,7 @@ async fn a_recording_played_over_sockets_gives_every_event_with_its_recorded_tim
     for venue in VENUES {
         let recording = Recording::read(&dir, venue).unwrap();
         let (rest, ws) = (server.rest_url(venue), server.ws_url(venue));
-        let config = VenueConfig::playback(venue, settings(&recording), rest, ws).unwrap();
+        let config = VenueConfig::playback(venue, recording.settings(), rest, ws).unwrap();
         let (stats, published) = run(config).await;
         assert_counts(venue, &stats);
         assert_eq!(published_figures(&published), recorded_figures(&recording), "{venue}");
@@ -59,7 +59,7 @@ async fn a_paced_playback_gives_the_same_and_takes_its_time() {
     let server = playback::serve(&dir, &["BINANCE"], addr, Speed::Times(times)).await.unwrap();
     let recording = Recording::read(&dir, "BINANCE").unwrap();
     let (rest, ws) = (server.rest_url("BINANCE"), server.ws_url("BINANCE"));
-    let config = VenueConfig::playback("BINANCE", settings(&recording), rest, ws).unwrap();
+    let config = VenueConfig::playback("BINANCE", recording.settings(), rest, ws).unwrap();
     let start = std::time::Instant::now();
     let (stats, published) = run(config).await;
     let frames = &recording.connections[0].frames;

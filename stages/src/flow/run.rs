@@ -451,6 +451,9 @@ fn plain_input<'r>(record: Record<'r>, topic: &Topic) -> In<'r> {
         origin: record.offset,
         origin_first: record.offset,
         flags: Flags::NONE,
-        marker: None,
+        // Control records travel in the pipeline's own topics too. In a raw topic what has no
+        // value is for `validate` to judge.
+        marker: (topic.contract == Contract::Plain && record.value.is_none())
+            .then_some(Marker::Control),
     }
 }

@@ -4,8 +4,9 @@
 const WINDOW: usize = 31;
 /// Prices it must have seen before it judges.
 const MINIMUM: usize = 8;
-/// A quiet market's deviation is taken to be at least this part of the price.
-const FLOOR_PARTS: i128 = 2_000;
+/// A quiet market's deviation is taken to be at least this part of the price: one tick of a coarse
+/// price grid (126, 127) is no jump.
+const FLOOR_PARTS: i128 = 400;
 
 /// The last [`WINDOW`] prices of one symbol, as mantissas.
 #[derive(Debug, Clone)]
@@ -92,7 +93,9 @@ mod tests {
         let calm = filled(&[1000, 1001, 999, 1000, 1002, 998, 1000, 1001, 1000]);
         assert!(calm.judge(10_000, 12).is_some());
         assert!(calm.judge(100, 12).is_some());
-        assert_eq!(calm.judge(1010, 12), None);
+        assert_eq!(calm.judge(1025, 12), None);
+        let coarse = filled(&[126; WINDOW]);
+        assert_eq!(coarse.judge(127, 12), None, "one tick");
         let lively = filled(&[1000, 1100, 950, 1200, 900, 1150, 1000, 1080, 990]);
         assert_eq!(lively.judge(1500, 12), None);
     }
