@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::wiring::StageName;
 use crate::{kafka, migrate, telemetry};
 
@@ -121,7 +121,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Health { url } = &cli.command {
         return Ok(code(telemetry::health_client(url).await));
     }
-    let config = Config::load(cli.config.as_deref())?;
+    let mut config = Config::load(cli.config.as_deref())?;
+    if matches!(cli.command, Command::Demo(_)) && config.log == LogConfig::default() {
+        "warn".clone_into(&mut config.log.level); // its progress is what people look at
+    }
     telemetry::init_logs(&config.log)?;
     match cli.command {
         Command::Validate => host::stages(config, vec![StageName::Validate]).await?,

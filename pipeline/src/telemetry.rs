@@ -38,7 +38,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sends the logs to standard error: for people on a terminal, JSON otherwise, unless the
 /// configuration says which. Once a process.
 pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.level)
+    // PostgreSQL's notices ("already exists, skipping") say nothing to anyone; the level can name
+    // them again.
+    let filter = EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{}", config.level))
         .with_context(|| format!("log.level: '{}' is no level", config.level))?;
     let human = match config.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),

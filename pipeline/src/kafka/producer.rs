@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::ClientContext;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -54,11 +56,19 @@ impl Delivery {
     }
 }
 
-struct Context_;
+/// Takes librdkafka's reports of delivery.
+struct Deliveries;
 
-impl ClientContext for Context_ {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // Said at every start of something that is set on purpose.
+        if !message.contains("enable.gapless.guarantee is experimental") {
+            DefaultClientContext.log(level, fac, message);
+        }
+    }
+}
 
-impl ProducerContext for Context_ {
+impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Delivery>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
@@ -76,12 +86,12 @@ impl ProducerContext for Context_ {
 
 /// A producer that many tasks share.
 #[derive(Clone)]
-pub struct Producer(Arc<ThreadedProducer<Context_>>);
+pub struct Producer(Arc<ThreadedProducer<Deliveries>>);
 
 impl Producer {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Producer> {
-        let producer = settings.producer().create_with_context(Context_);
+        let producer = settings.producer().create_with_context(Deliveries);
         Ok(Producer(Arc::new(producer.context("kafka producer")?)))
     }
 

@@ -116,7 +116,7 @@ async fn assert_redis(pipeline: &Pipeline) {
             let (mut cache, key) = (cache.clone(), key.clone());
             async move {
                 let (bid, ask): (Option<String>, Option<String>) =
-                    cache.hget(&key, &["bid", "ask"]).await.expect("redis");
+                    cache.hmget(&key, &["bid", "ask"]).await.expect("redis");
                 (bid, ask)
             }
         };
