@@ -1,8 +1,11 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
+mod candles;
 mod common;
 mod hostile;
+mod judgement;
 mod look;
 mod registry_down;
+mod replayed;
 mod store;
 mod validate;
