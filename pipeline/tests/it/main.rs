@@ -5,6 +5,7 @@ mod common;
 mod hostile;
 mod judgement;
 mod look;
+mod python;
 mod registry_down;
 mod replayed;
 mod store;
