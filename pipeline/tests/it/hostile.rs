@@ -1,6 +1,7 @@
 //! What any Kafka client may push, and what becomes of it.
 
 mod cases;
+mod header;
 
 use std::collections::{BTreeMap, BTreeSet};
 
