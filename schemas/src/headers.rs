@@ -23,6 +23,11 @@ pub mod outcome {
     pub const LOST: &str = "lost";
 }
 
+/// Whether only `validate` may say what this header says.
+pub fn is_verdict(name: &str) -> bool {
+    [ORIGIN, ORIGIN_FIRST, OUTCOME, FLAGS, RULES].contains(&name)
+}
+
 /// What a control record says: one of the names in [`crate::Control`].
 pub const CONTROL: &str = "tl-control";
 /// Venue a control record speaks of.

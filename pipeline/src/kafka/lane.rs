@@ -4,13 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Timestamp};
 use tapeline_schemas::Micros;
 use tapeline_stages::flow::{Chunk, Input, TopicPartition};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::headers::RawHeaders;
 use super::source::Interrupt;
 
 /// Chunks a lane's queue holds (invariant 8).
@@ -51,8 +52,7 @@ impl Lane {
             }
             Timestamp::NotAvailable => Micros(0),
         };
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let headers = headers.map(|header| (header.key, header.value));
+        let headers = RawHeaders::of(message);
         chunk.push(message.offset(), time, message.key(), message.payload(), headers);
         if chunk.len() >= CHUNK_RECORDS || chunk.byte_len() >= CHUNK_BYTES {
             self.close(at);

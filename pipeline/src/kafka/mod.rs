@@ -4,6 +4,7 @@
 mod admin;
 mod consumer;
 mod ends;
+mod headers;
 mod lane;
 mod producer;
 mod publisher;

@@ -1,6 +1,13 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
+mod candles;
 mod common;
+mod hostile;
+mod judgement;
+mod look;
+mod python;
+mod registry_down;
+mod replayed;
 mod store;
 mod tape;
 mod validate;

@@ -109,9 +109,12 @@ impl Validate {
     ) -> Result<Outcome, Refusal> {
         let control = Control::from_headers(|name| record.headers.text(name))
             .map_err(|error| Reject::new("control", error))?;
+        rules::control(&control)?;
         let key = record.key.unwrap_or_default();
         out.push_parts(OutTopic::Of(kind), Some(record.at.partition), key, None, None, |out| {
-            record.headers.iter().for_each(|(name, value)| out.push(name, value));
+            // What a marker says of its place and outcome is not the connector's to say.
+            let said = record.headers.iter().filter(|(name, _)| !headers::is_verdict(name));
+            said.for_each(|(name, value)| out.push(name, value));
             marker(out, headers::outcome::CONTROL, record.offset, record.offset);
         });
         if let Control::Gap(gap) = control {

@@ -1,6 +1,8 @@
 //! Rules that need no memory: what breaks them goes to quarantine (invariant 4).
 
-use tapeline_schemas::{Book, BookAction, Level, Micros, Money, Ticker, Trade, partition_for};
+use tapeline_schemas::{
+    Book, BookAction, Control, Level, Micros, Money, Ticker, Trade, partition_for,
+};
 
 use super::Settings;
 use crate::flow::{Record, Reject};
@@ -12,6 +14,9 @@ pub const RULES_VERSION: &str = "1";
 const MAX_TEXT_BYTES: usize = 100;
 /// Times before 1990 and after 2200 are no times of a market.
 const TIME_RANGE: (Micros, Micros) = (Micros(631_152_000_000_000), Micros(7_258_118_400_000_000));
+/// The years 1 to 9999: a control record may say "from the beginning", but no more than that.
+const CONTROL_RANGE: std::ops::RangeInclusive<i64> =
+    -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// The key is `EXCHANGE:SYMBOL`, and the record lies in the partition murmur2 gives it.
 pub(super) fn routing(
@@ -102,9 +107,35 @@ fn not_negative(what: &str, value: Option<Money>) -> Result<(), Reject> {
 pub(super) fn trade(trade: &Trade<'_>, settings: &Settings) -> Result<(), Reject> {
     names(&trade.exchange, &trade.symbol)?;
     text("trade_id", &trade.trade_id)?;
+    for (what, value) in [("type", &trade.kind), ("taker_or_maker", &trade.taker_or_maker)] {
+        value.as_deref().map_or(Ok(()), |value| text(what, value))?;
+    }
     positive("price", trade.price)?;
     positive("amount", trade.amount)?;
     times(trade.venue_time, trade.receive_time, settings)
+}
+
+/// Whatever follows from it must fit the tables of gaps and candles.
+pub(super) fn control(control: &Control) -> Result<(), Reject> {
+    let time = |what: &str, time: Micros| match CONTROL_RANGE.contains(&time.0) {
+        true => Ok(()),
+        false => Err(range(what, time.0, "microseconds of the years 1 to 9999")),
+    };
+    match control {
+        Control::Complete { venue, through } => {
+            text("venue", venue)?;
+            time("through", *through)
+        }
+        Control::Gap(gap) => {
+            text("venue", &gap.venue)?;
+            text("symbol", &gap.symbol)?;
+            text("channel", &gap.channel)?;
+            text("cause", &gap.cause)?;
+            gap.filled_by.as_deref().map_or(Ok(()), |by| text("filled_by", by))?;
+            time("from", gap.from)?;
+            gap.to.map_or(Ok(()), |to| time("to", to))
+        }
+    }
 }
 
 pub(super) fn ticker(ticker: &Ticker<'_>, settings: &Settings) -> Result<(), Reject> {
