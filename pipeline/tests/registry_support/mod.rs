@@ -39,6 +39,7 @@ pub(crate) struct TestTopic {
 
 impl TestTopic {
     pub(crate) fn new(test: &str) -> TestTopic {
+        #[allow(clippy::disallowed_methods, reason = "a name that no earlier run used")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         TestTopic { name: format!("_schemas-test-{test}-{}-{now}", std::process::id()) }
     }

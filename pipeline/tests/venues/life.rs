@@ -19,7 +19,7 @@ const KINDS: [Kind; 3] = [Kind::Trade, Kind::Ticker, Kind::Book];
 /// Keeps what is published and tells of every hole that ended.
 struct Watcher {
     collector: Collector,
-    ended: mpsc::UnboundedSender<()>,
+    ended: mpsc::Sender<()>,
 }
 
 impl Publisher for Watcher {
@@ -30,7 +30,7 @@ impl Publisher for Watcher {
         };
         self.collector.put(outgoing);
         if state == Some(GapState::Ended) {
-            let _ = self.ended.send(());
+            let _ = self.ended.try_send(());
         }
         Ok(())
     }
@@ -45,11 +45,11 @@ impl Publisher for Watcher {
 }
 
 /// Never takes a record.
-struct Stuck(mpsc::UnboundedSender<()>);
+struct Stuck(mpsc::Sender<()>);
 
 impl Publisher for Stuck {
     async fn publish(&self, _outgoing: Outgoing) -> Result<(), PublishError> {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
         std::future::pending().await
     }
 
@@ -80,7 +80,7 @@ async fn a_lost_connection_opens_a_gap_of_every_feed_that_ends_after_the_reconne
     let config = VenueConfig { finite: false, resume_from, ..config };
     let feeds = config.settings.symbols.len() * KINDS.len();
     let restarts = config.settings.symbols.len();
-    let (ended, mut endings) = mpsc::unbounded_channel();
+    let (ended, mut endings) = mpsc::channel(64);
     let collector = Collector::default();
     let publisher = Arc::new(Watcher { collector: collector.clone(), ended });
     let cancel = CancellationToken::new();
@@ -138,7 +138,7 @@ async fn a_driver_with_the_wall_clock_takes_a_playback_for_the_venue() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_is_stopped_even_while_its_publisher_takes_nothing() {
     let (_venue, config) = venue().await;
-    let (stuck, mut waiting) = mpsc::unbounded_channel();
+    let (stuck, mut waiting) = mpsc::channel(64);
     let cancel = CancellationToken::new();
     let stats = Arc::new(VenueStats::default());
     let (publisher, clock) = (Arc::new(Stuck(stuck)), Arc::new(PlaybackClock));
