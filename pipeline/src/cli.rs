@@ -19,7 +19,7 @@ use crate::{kafka, migrate, telemetry};
 #[command(name = "tapeline", version, about)]
 pub struct Cli {
     /// Configuration file: TOML, JSON or YAML. The environment (`TAPELINE__SECTION__KEY`) comes over it.
-    #[arg(long, global = true, env = "TAPELINE_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "TAPELINE_CONFIG", value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
@@ -104,16 +104,15 @@ pub enum ConfigAction {
     Show,
 }
 
-/// What to check.
+/// What to check beside the configuration, which is checked always (`check --config [FILE]`).
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
 pub struct CheckArgs {
-    /// The configuration file: parsed, every key known and in range.
-    #[arg(long = "config-only", alias = "validate-config")]
-    pub config_only: bool,
     /// Kafka, registry, database and Redis: reachable and fit.
-    #[arg(long, alias = "check-deps")]
+    #[arg(long)]
     pub deps: bool,
+    /// The whole way: the demo on its simulated venue (topics of its own, database tapeline_demo, Redis database 1).
+    #[arg(long)]
+    pub e2e: bool,
 }
 
 /// Runs a command.
@@ -121,7 +120,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Health { url } = &cli.command {
         return Ok(code(telemetry::health_client(url).await));
     }
-    let mut config = Config::load(cli.config.as_deref())?;
+    let file = cli.config.filter(|file| !file.as_os_str().is_empty());
+    let mut config = Config::load(file.as_deref())?;
     if matches!(cli.command, Command::Demo(_)) && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its progress is what people look at
     }
@@ -144,7 +144,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
             }
         }
         Command::Migrate { action } => return migrations(&config, &action).await,
-        Command::Check(args) => return check::run(&config, &args).await,
+        Command::Check(args) => return check::run(config, &args).await,
         Command::Config { action: ConfigAction::Show } => {
             println!("{}", serde_json::to_string_pretty(&config.redacted())?);
         }

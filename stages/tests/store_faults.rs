@@ -173,8 +173,8 @@ async fn a_frozen_owners_backend_is_ended_by_its_successor() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let database = Database::new().await;
     let mut frozen = assigned(&database.url).await;
-    let (is_frozen, wait) = mpsc::channel();
-    let (thaw, thawed) = mpsc::channel::<()>();
+    let (is_frozen, wait) = mpsc::sync_channel(1);
+    let (thaw, thawed) = mpsc::sync_channel::<()>(1);
     failpoint::arm("store.mid_copy", 1, move || {
         is_frozen.send(()).expect("the test waits");
         // In place, so that another thread goes on with the runtime's connections.

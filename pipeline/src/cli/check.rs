@@ -6,22 +6,28 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sqlx::Connection as _;
 
+use super::host::stopped_by_signal;
 use super::{CheckArgs, code};
 use crate::config::Config;
+use crate::demo::{self, DemoArgs};
 use crate::kafka::{Admin, topic_names};
 use crate::migrate;
 use crate::registry_client::RegistryClient;
 
 /// Runs the checks that were asked for; the configuration is checked by having been loaded.
-pub(super) async fn run(config: &Config, args: &CheckArgs) -> Result<ExitCode> {
+pub(super) async fn run(config: Config, args: &CheckArgs) -> Result<ExitCode> {
     config.kafka.check()?;
     let mut good = true;
     println!("configuration: good");
     if args.deps {
-        good &= report("kafka", kafka(config).await);
-        good &= report("registry", registry(config).await);
-        good &= report("database", database(config).await);
-        good &= report("redis", cache(config).await);
+        good &= report("kafka", kafka(&config).await);
+        good &= report("registry", registry(&config).await);
+        good &= report("database", database(&config).await);
+        good &= report("redis", cache(&config).await);
+    }
+    if args.e2e {
+        let demo = DemoArgs::simulated();
+        good &= demo::run(config, demo, stopped_by_signal()?).await? == ExitCode::SUCCESS;
     }
     Ok(code(good))
 }

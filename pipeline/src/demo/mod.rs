@@ -46,6 +46,19 @@ pub struct DemoArgs {
     pub stay: bool,
 }
 
+impl DemoArgs {
+    /// The simulated venue, as fast as possible.
+    pub fn simulated() -> DemoArgs {
+        DemoArgs {
+            recordings: PathBuf::new(),
+            simulated: true,
+            speed: Speed::Max,
+            json: false,
+            stay: false,
+        }
+    }
+}
+
 /// Runs the demo; succeeds only where every raw offset is accounted for.
 pub async fn run(config: Config, args: DemoArgs, stop: CancellationToken) -> Result<ExitCode> {
     let id = format!("demo-{:08x}", RandomState::new().hash_one(0) as u32);

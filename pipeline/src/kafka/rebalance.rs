@@ -30,6 +30,11 @@ impl Rebalances {
         Rebalances { group: group.to_owned(), ..Rebalances::default() }
     }
 
+    /// Name of the consumer group.
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+
     /// Changes since the last call.
     pub(super) fn take(&self) -> Vec<Change> {
         std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))

@@ -10,6 +10,9 @@ use tokio::sync::{Notify, mpsc};
 /// Checkpoints on their way to the consumer's thread.
 pub(super) type Checkpoints = Vec<(TopicPartition, Checkpoint)>;
 
+/// Checkpoints that wait for the consumer's thread (invariant 8).
+pub(super) const CHECKPOINTS: usize = 256;
+
 /// Tells a lane that is stuck writing that its partitions are wanted back.
 #[derive(Debug, Default)]
 pub(super) struct Interrupt {
@@ -42,7 +45,7 @@ impl Interrupt {
 #[derive(Debug)]
 pub struct KafkaSource {
     pub(super) inputs: mpsc::Receiver<Input>,
-    pub(super) checkpoints: std_mpsc::Sender<Checkpoints>,
+    pub(super) checkpoints: std_mpsc::SyncSender<Checkpoints>,
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) consumer: Thread,
 }
@@ -60,7 +63,8 @@ impl Source for KafkaSource {
     }
 
     fn commit(&mut self, checkpoints: Checkpoints) {
-        // The consumer's thread is gone only when its lanes are told of the end.
-        let _ = self.checkpoints.send(checkpoints);
+        // Where the queue is full or the consumer gone, this commit is left out: the next one says
+        // more, and what is not committed is read again and recognised.
+        let _ = self.checkpoints.try_send(checkpoints);
     }
 }

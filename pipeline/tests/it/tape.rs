@@ -153,9 +153,10 @@ async fn recorded_traffic_arrives_whole_in_timescaledb_and_redis_digit_for_digit
     assert_eq!(reports["KRAKEN"].books.checksums_verified, 4269, "every Kraken update is verified");
     assert_digits(&pipeline, &dir).await;
     assert_redis(&pipeline).await;
-    let wrong = "select count(*) from market_data_ohlcv c where timeframe = '1m' and final and \
-        (volume, trades_count) is distinct from (select sum(amount), count(*) from market_data_trades t \
-        where t.exchange = c.exchange and t.symbol = c.symbol and t.time >= c.time and t.time < c.close_time)";
+    let wrong = "select count(*) from market_data_ohlcv c cross join lateral \
+        (select sum(amount) as volume, count(*) as trades from market_data_trades t \
+        where t.exchange = c.exchange and t.symbol = c.symbol and t.time >= c.time and t.time < c.close_time) t \
+        where timeframe = '1m' and final and (c.volume, c.trades_count) is distinct from (t.volume, t.trades)";
     let candles = "select count(*) from market_data_ohlcv where timeframe = '1d' and final";
     eventually("days are closed by the end of the tapes", || async {
         pipeline.count(candles).await > 0

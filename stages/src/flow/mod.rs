@@ -1,6 +1,7 @@
 //! The one loop: positions, batches, stages, sinks and sources.
 
 mod batch;
+mod origin;
 mod record;
 mod run;
 mod sink;

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
-use tapeline_schemas::{Flags, headers};
 use tokio::time::Instant;
 
+use super::origin::{Held, plain_input};
 use super::{
-    Batcher, Chunk, Contract, Durable, In, Input, Marker, Outcome, Position, QuarantineSink,
-    Record, Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start,
-    Topic, TopicPartition, flush,
+    Batcher, Chunk, Contract, Durable, In, Input, Outcome, Position, QuarantineSink, Record,
+    Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start, Topic,
+    TopicPartition, flush,
 };
 
 /// Named limits of one lane of a stage (invariant 8).
@@ -26,14 +26,6 @@ pub struct Limits {
 
 /// First and longest pause between questions to a registry that does not answer.
 const REGISTRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-#[derive(Debug, Default)]
-struct Held {
-    /// Last origin taken.
-    origin: Option<i64>,
-    /// Offset expected next, for raw topics.
-    next_offset: Option<i64>,
-}
 
 struct Meters {
     records: [Counter; Outcome::ALL.len()],
@@ -64,6 +56,12 @@ enum Stop {
     Interrupted,
     /// The stage must not go on.
     Fatal(String),
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Stop {
+        Stop::Fatal(reason)
+    }
 }
 
 impl From<SinkError> for Stop {
@@ -196,13 +194,15 @@ where
                 plain_input(record, topic)
             }
             Contract::Plain => plain_input(record, topic),
-            Contract::Checked => match self.checked_input(record, topic)? {
-                Some(input) => input,
-                None => {
-                    self.push(&plain_input(record, topic), Outcome::Repeated);
-                    return Ok(());
+            Contract::Checked => {
+                match self.held.entry(record.at).or_default().checked(record, topic)? {
+                    Some(input) => input,
+                    None => {
+                        self.push(&plain_input(record, topic), Outcome::Repeated);
+                        return Ok(());
+                    }
                 }
-            },
+            }
         };
         loop {
             match self.stage.apply(&input, self.batcher.out()) {
@@ -262,9 +262,7 @@ where
     /// Offsets between the last raw record and this one were never delivered: a marker for them.
     fn account_for_skipped(&mut self, record: &Record<'_>) {
         let held = self.held.entry(record.at).or_default();
-        let expected = held.next_offset.replace(record.offset + 1);
-        let Some(first) = expected.filter(|&expected| expected < record.offset) else { return };
-        let last = record.offset - 1;
+        let Some((first, last)) = held.skipped_before(record.offset) else { return };
         self.stage.skipped(record.at, first, last, self.batcher.out());
         let position = Position {
             at: record.at,
@@ -275,49 +273,6 @@ where
         };
         self.batcher.push(position, Outcome::Skipped);
         self.meters.records[Outcome::Skipped as usize].increment((last - first + 1) as u64);
-    }
-
-    /// Invariant 3: held + 1 is taken, lower is a repetition (`None`), higher stops the stage.
-    fn checked_input<'r>(
-        &mut self,
-        record: Record<'r>,
-        topic: &Topic,
-    ) -> Result<Option<In<'r>>, Stop> {
-        let place = || format!("{} [{}] offset {}", topic.name, record.at.partition, record.offset);
-        let Some(origin) = record.headers.number(headers::ORIGIN) else {
-            return Err(Stop::Fatal(format!(
-                "{}: no {} header; only `validate` may write to a checked topic",
-                place(),
-                headers::ORIGIN
-            )));
-        };
-        let origin_first = record.headers.number(headers::ORIGIN_FIRST).unwrap_or(origin);
-        let held = self.held.entry(record.at).or_default();
-        match held.origin {
-            Some(held) if origin <= held => return Ok(None),
-            Some(held) if origin_first > held + 1 => {
-                return Err(Stop::Fatal(format!(
-                    "{}: origin {origin_first} follows origin {held}: raw records are missing from the checked topic",
-                    place()
-                )));
-            }
-            _ => held.origin = Some(origin),
-        }
-        let marker = match record.headers.text(headers::OUTCOME) {
-            None => None,
-            Some(headers::outcome::QUARANTINED) => Some(Marker::Quarantined),
-            Some(headers::outcome::CONTROL) => Some(Marker::Control),
-            Some(headers::outcome::SKIPPED) => Some(Marker::Skipped),
-            Some(headers::outcome::LOST) => Some(Marker::Lost),
-            Some(other) => {
-                return Err(Stop::Fatal(format!(
-                    "{}: unknown outcome `{other}`; written by a newer version?",
-                    place()
-                )));
-            }
-        };
-        let flags = record.headers.text(headers::FLAGS).map_or(Flags::NONE, Flags::parse);
-        Ok(Some(In { record, kind: topic.kind, origin, origin_first, flags, marker }))
     }
 
     fn push(&mut self, input: &In<'_>, outcome: Outcome) {
@@ -398,8 +353,7 @@ where
                 Start::At(offset) => Some(offset),
                 Start::Beginning | Start::Committed => None,
             };
-            let held = Held { origin: resume.held_origin, next_offset };
-            self.held.insert(resume.at, held);
+            self.held.insert(resume.at, Held::new(resume.held_origin, next_offset));
         }
         tracing::info!(stage = self.name, partitions = places.len(), "partitions taken");
         Ok(resumes)
@@ -442,18 +396,4 @@ const DRAIN: Duration = Duration::from_secs(10);
 async fn interrupted_for_long(source: &impl Source) {
     source.interrupted().await;
     tokio::time::sleep(DRAIN).await;
-}
-
-fn plain_input<'r>(record: Record<'r>, topic: &Topic) -> In<'r> {
-    In {
-        record,
-        kind: topic.kind,
-        origin: record.offset,
-        origin_first: record.offset,
-        flags: Flags::NONE,
-        // Control records travel in the pipeline's own topics too. In a raw topic what has no
-        // value is for `validate` to judge.
-        marker: (topic.contract == Contract::Plain && record.value.is_none())
-            .then_some(Marker::Control),
-    }
 }

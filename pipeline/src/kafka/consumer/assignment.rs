@@ -112,7 +112,7 @@ impl Worker {
         for resume in &starting.resumes {
             self.owned.insert(resume.at, self.lane_of(resume.at));
         }
-        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        self.show_partitions();
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Worker {
             }
         }
         self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
-        metrics::gauge!("tapeline_consumer_partitions").set(self.owned.len() as f64);
+        self.show_partitions();
         for lane in draining.gave_up {
             self.start_again(lane)?;
         }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
-use super::source::{Checkpoints, Interrupt, KafkaSource};
+use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource};
 
 /// How long a question to the cluster may take.
 const ASK: Duration = Duration::from_secs(10);
@@ -70,6 +70,7 @@ struct Worker {
     draining: Option<Draining>,
     shutdown: CancellationToken,
     ending: bool,
+    failed: bool,
 }
 
 /// Starts the thread; one source a lane.
@@ -84,7 +85,7 @@ pub fn start_consumer(
     let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
     consumer.subscribe(&names).context("subscribe")?;
     let index = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i as u16)).collect();
-    let (sender, checkpoints) = std_mpsc::channel();
+    let (sender, checkpoints) = std_mpsc::sync_channel(CHECKPOINTS);
     let ends: Vec<_> = (0..options.lanes.max(1))
         .map(|_| (mpsc::channel(LANE_CHUNKS), Arc::new(Interrupt::default())))
         .collect();
@@ -107,6 +108,7 @@ pub fn start_consumer(
         draining: None,
         shutdown,
         ending: false,
+        failed: false,
     };
     let thread = std::thread::Builder::new()
         .name(format!("consume {}", options.group))
@@ -127,8 +129,9 @@ pub fn start_consumer(
 impl Worker {
     fn run(mut self) {
         loop {
-            let step = self.step();
+            let step = if self.failed { self.wind_up() } else { self.step() };
             if let Err(error) = step {
+                self.failed = true;
                 let reason = format!("{error:#}");
                 tracing::error!(reason, "the consumer cannot go on");
                 self.lanes.iter_mut().for_each(|lane| lane.tell(Input::Failed(reason.clone())));
@@ -142,6 +145,17 @@ impl Worker {
         self.commit(CommitMode::Sync);
         self.consumer.context().close();
         // Dropping the consumer leaves the group.
+    }
+
+    /// After a failure only the lanes' last words and commits matter.
+    fn wind_up(&mut self) -> Result<()> {
+        self.take_checkpoints();
+        for lane in &mut self.lanes {
+            // A lane that is gone needs no word any more.
+            let _ = lane.deliver();
+        }
+        std::thread::park_timeout(POLL);
+        Ok(())
     }
 
     fn step(&mut self) -> Result<()> {
@@ -178,6 +192,12 @@ impl Worker {
     fn end(&mut self) {
         self.ending = true;
         self.lanes.iter().for_each(|lane| lane.interrupt.raise());
+    }
+
+    fn show_partitions(&self) {
+        let group = self.consumer.context().group().to_owned();
+        metrics::gauge!("tapeline_consumer_partitions", "group" => group)
+            .set(self.owned.len() as f64);
     }
 
     fn lane_of(&self, at: TopicPartition) -> usize {

@@ -1,0 +1,83 @@
+//! Which raw offset a record stands for, and whether it is its turn (invariant 3).
+
+use tapeline_schemas::{Flags, headers};
+
+use super::{Contract, In, Marker, Record, Topic};
+
+/// How far a partition has been taken.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Last origin taken.
+    origin: Option<i64>,
+    /// Offset expected next, for raw topics.
+    next_offset: Option<i64>,
+}
+
+impl Held {
+    pub(super) fn new(origin: Option<i64>, next_offset: Option<i64>) -> Held {
+        Held { origin, next_offset }
+    }
+
+    /// Offsets between the last raw record and the one at `offset`, which Kafka never delivered.
+    pub(super) fn skipped_before(&mut self, offset: i64) -> Option<(i64, i64)> {
+        let expected = self.next_offset.replace(offset + 1);
+        expected.filter(|&expected| expected < offset).map(|first| (first, offset - 1))
+    }
+
+    /// Invariant 3: held + 1 is taken, lower is a repetition (`None`), higher stops the stage.
+    pub(super) fn checked<'r>(
+        &mut self,
+        record: Record<'r>,
+        topic: &Topic,
+    ) -> Result<Option<In<'r>>, String> {
+        let place = || format!("{} [{}] offset {}", topic.name, record.at.partition, record.offset);
+        let Some(origin) = record.headers.number(headers::ORIGIN) else {
+            return Err(format!(
+                "{}: no {} header; only `validate` may write to a checked topic",
+                place(),
+                headers::ORIGIN
+            ));
+        };
+        let origin_first = record.headers.number(headers::ORIGIN_FIRST).unwrap_or(origin);
+        match self.origin {
+            Some(held) if origin <= held => return Ok(None),
+            Some(held) if origin_first > held + 1 => {
+                return Err(format!(
+                    "{}: origin {origin_first} follows origin {held}: raw records are missing from the checked topic",
+                    place()
+                ));
+            }
+            _ => self.origin = Some(origin),
+        }
+        let marker = match record.headers.text(headers::OUTCOME) {
+            None => None,
+            Some(headers::outcome::QUARANTINED) => Some(Marker::Quarantined),
+            Some(headers::outcome::CONTROL) => Some(Marker::Control),
+            Some(headers::outcome::SKIPPED) => Some(Marker::Skipped),
+            Some(headers::outcome::LOST) => Some(Marker::Lost),
+            Some(other) => {
+                return Err(format!(
+                    "{}: unknown outcome `{other}`; written by a newer version?",
+                    place()
+                ));
+            }
+        };
+        let flags = record.headers.text(headers::FLAGS).map_or(Flags::NONE, Flags::parse);
+        Ok(Some(In { record, kind: topic.kind, origin, origin_first, flags, marker }))
+    }
+}
+
+/// A record that stands for itself.
+pub(super) fn plain_input<'r>(record: Record<'r>, topic: &Topic) -> In<'r> {
+    In {
+        record,
+        kind: topic.kind,
+        origin: record.offset,
+        origin_first: record.offset,
+        flags: Flags::NONE,
+        // Control records travel in the pipeline's own topics too. In a raw topic what has no
+        // value is for `validate` to judge.
+        marker: (topic.contract == Contract::Plain && record.value.is_none())
+            .then_some(Marker::Control),
+    }
+}
