@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both install and start what is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-CARGO_DENY_VERSION := 0.18.9
+CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help build services demo test test-all check bench deny clean
 

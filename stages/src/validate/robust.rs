@@ -93,7 +93,7 @@ mod tests {
         let calm = filled(&[1000, 1001, 999, 1000, 1002, 998, 1000, 1001, 1000]);
         assert!(calm.judge(10_000, 12).is_some());
         assert!(calm.judge(100, 12).is_some());
-        assert_eq!(calm.judge(1025, 12), None);
+        assert_eq!(calm.judge(1020, 12), None);
         let coarse = filled(&[126; WINDOW]);
         assert_eq!(coarse.judge(127, 12), None, "one tick");
         let lively = filled(&[1000, 1100, 950, 1200, 900, 1150, 1000, 1080, 990]);
