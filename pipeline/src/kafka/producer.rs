@@ -1,6 +1,6 @@
 //! The producer: idempotent, bounded, and every delivery accounted for.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 pub struct Delivery {
     pending: AtomicUsize,
     failed: Mutex<Option<String>>,
+    broken: AtomicBool,
     done: Notify,
 }
 
@@ -33,13 +34,21 @@ impl Delivery {
         Arc::default()
     }
 
+    /// Says what was not delivered so far, without waiting for the rest.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.clone().map_or(Ok(()), Err)
+    }
+
     /// Waits until every message sent with it was delivered, or says why one was not.
     pub async fn wait(&self) -> Result<(), String> {
         loop {
             let done = self.done.notified();
             if self.pending.load(Ordering::Acquire) == 0 {
-                let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                return failed.clone().map_or(Ok(()), Err);
+                return self.check();
             }
             done.await;
         }
@@ -48,6 +57,7 @@ impl Delivery {
     fn finish(&self, failure: Option<String>) {
         if let Some(failure) = failure {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+            self.broken.store(true, Ordering::Release);
         }
         if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
             // One waiter at most: `notify_one` keeps its permit for a waiter that comes later.

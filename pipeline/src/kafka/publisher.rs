@@ -42,7 +42,10 @@ impl RawPublisher {
         RawPublisher { producer, topics, schema_ids, delivery: Delivery::new() }
     }
 
+    /// The raw topic of `kind`. Nothing follows a record that was not delivered: a connector
+    /// that goes on would announce as complete what is not.
     fn topic(&self, kind: Kind) -> Result<&Raw, String> {
+        self.delivery.check()?;
         self.topics.get(&kind).ok_or_else(|| format!("{} has no raw topic", kind.name()))
     }
 
