@@ -14,12 +14,15 @@ use crate::config::{Config, LogConfig};
 use crate::wiring::StageName;
 use crate::{kafka, migrate, telemetry};
 
+/// What `--config` without a file stands for.
+const NO_FILE: &str = "-";
+
 /// Market-data pipeline: exchanges to Kafka to TimescaleDB, Redis and candles.
 #[derive(Debug, Parser)]
 #[command(name = "tapeline", version, about)]
 pub struct Cli {
     /// Configuration file: TOML, JSON or YAML. The environment (`TAPELINE__SECTION__KEY`) comes over it.
-    #[arg(long, global = true, env = "TAPELINE_CONFIG", value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, global = true, env = "TAPELINE_CONFIG", value_name = "FILE", num_args = 0..=1, default_missing_value = NO_FILE)]
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
@@ -120,7 +123,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Health { url } = &cli.command {
         return Ok(code(telemetry::health_client(url).await));
     }
-    let file = cli.config.filter(|file| !file.as_os_str().is_empty());
+    let file = cli.config.filter(|file| file.as_os_str() != NO_FILE);
     let mut config = Config::load(file.as_deref())?;
     if matches!(cli.command, Command::Demo(_)) && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its progress is what people look at
@@ -182,4 +185,21 @@ async fn migrations(config: &Config, action: &MigrateAction) -> Result<ExitCode>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_config_needs_no_file() {
+        for (arguments, file) in [
+            (&["tapeline", "check", "--config"][..], Some(NO_FILE)),
+            (&["tapeline", "check", "--config", "--deps"], Some(NO_FILE)),
+            (&["tapeline", "--config", "a.toml", "check"], Some("a.toml")),
+        ] {
+            let cli = Cli::try_parse_from(arguments).expect("parses");
+            assert_eq!(cli.config, file.map(PathBuf::from), "{arguments:?}");
+        }
+    }
 }
