@@ -11,18 +11,12 @@ use tapeline_stages::flow::{Contract, Topic, TopicPartition};
 use crate::kafka::{KafkaSettings, LogEndReader};
 
 /// What the ledger says of one raw partition, held against the log.
-#[derive(Debug, Clone, Serialize)]
-pub struct PartitionAudit {
-    /// Checked topic.
-    pub topic: String,
-    /// Partition of both the raw and the checked topic.
-    pub partition: i32,
-    /// Raw offsets that the log holds or held: 0 up to its end.
-    pub raw_offsets: i64,
+#[derive(Debug)]
+struct PartitionAudit {
     /// Raw offsets that the ledger accounts for, without hole or overlap.
-    pub accounted: i64,
+    accounted: i64,
     /// The first thing wrong, if any.
-    pub wrong: Option<String>,
+    wrong: Option<String>,
 }
 
 /// The whole audit.
@@ -64,7 +58,7 @@ pub async fn accounted(
             let partition = partition as i32;
             let spans = spans(connection, pipeline, &topic.name, partition).await?;
             let found = audit_partition(&topic.name, partition, end, &spans);
-            audit.raw_offsets += found.raw_offsets;
+            audit.raw_offsets += end;
             audit.accounted += found.accounted;
             audit.wrong.extend(found.wrong);
             for span in &spans {
@@ -129,13 +123,7 @@ async fn spans(
 }
 
 fn audit_partition(topic: &str, partition: i32, end: i64, spans: &[LedgerSpan]) -> PartitionAudit {
-    let mut audit = PartitionAudit {
-        topic: topic.to_owned(),
-        partition,
-        raw_offsets: end,
-        accounted: 0,
-        wrong: None,
-    };
+    let mut audit = PartitionAudit { accounted: 0, wrong: None };
     let mut next = 0;
     for span in spans {
         let wrong = if span.first_origin > next {

@@ -25,7 +25,7 @@ use super::json::{Text, number, parse, part};
 use super::subscription::{Subscription, feeds};
 use super::{
     Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Output, Settings,
-    SnapshotOutcome, SymbolTable, UnknownSymbol,
+    SymbolTable, UnknownSymbol,
 };
 
 mod book;
@@ -352,28 +352,10 @@ impl Connector for Kraken {
         }
     }
 
-    fn snapshot_request(&self, _symbol: &str) -> Option<String> {
-        None
-    }
-
-    fn decode_snapshot(
-        &mut self,
-        symbol: &str,
-        _body: &[u8],
-        _received_at: Micros,
-        _out: &mut Output,
-    ) -> Result<SnapshotOutcome, DecodeError> {
-        Err(DecodeError::Unknown(format!("snapshot of {symbol} by REST")))
-    }
-
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         for book in self.books.iter_mut().filter(|book| book.connection == connection) {
             book.show(now, all, self.pace, out);
         }
-    }
-
-    fn settled(&self) -> bool {
-        true
     }
 
     /// A quiet connection carries a heartbeat every second.

@@ -190,22 +190,30 @@ pub trait Connector: Send {
     ) -> Result<(), DecodeError>;
 
     /// Path and query of the REST request for a book's snapshot, where the venue gives them that way.
-    fn snapshot_request(&self, symbol: &str) -> Option<String>;
+    fn snapshot_request(&self, symbol: &str) -> Option<String> {
+        let _ = symbol;
+        None
+    }
 
-    /// Reads a book's snapshot.
+    /// Reads a book's snapshot; only venues with a [`Connector::snapshot_request`] get one.
     fn decode_snapshot(
         &mut self,
         symbol: &str,
         body: &[u8],
         received_at: Micros,
         out: &mut Output,
-    ) -> Result<SnapshotOutcome, DecodeError>;
+    ) -> Result<SnapshotOutcome, DecodeError> {
+        let _ = (body, received_at, out);
+        Err(DecodeError::Unknown(format!("snapshot of {symbol} by REST")))
+    }
 
     /// Publishes the best levels of this connection's books that changed and are due; with `all`, due or not.
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output);
 
     /// Whether no book waits for a snapshot while its deltas are held back.
-    fn settled(&self) -> bool;
+    fn settled(&self) -> bool {
+        true
+    }
 
     /// Its rules for staying connected.
     fn keepalive(&self) -> Keepalive;
