@@ -3,6 +3,7 @@
 mod candles;
 mod context;
 mod host;
+mod incarnation;
 
 use std::time::Duration;
 

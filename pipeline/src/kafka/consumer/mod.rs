@@ -2,6 +2,7 @@
 //! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
 
 mod assignment;
+mod retention;
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc as std_mpsc};
@@ -43,6 +44,8 @@ pub struct ConsumerOptions {
     pub topics: Vec<Topic>,
     /// Lanes that share the partitions.
     pub lanes: usize,
+    /// Go on where the log no longer has what is to be read next; it is counted as lost.
+    pub accept_loss: bool,
 }
 
 /// The running thread.
@@ -68,6 +71,7 @@ struct Worker {
     last_commit: Instant,
     starting: Vec<Starting>,
     draining: Option<Draining>,
+    accept_loss: bool,
     shutdown: CancellationToken,
     ending: bool,
     failed: bool,
@@ -106,6 +110,7 @@ pub fn start_consumer(
         last_commit: Instant::now(),
         starting: Vec::new(),
         draining: None,
+        accept_loss: options.accept_loss,
         shutdown,
         ending: false,
         failed: false,
@@ -253,7 +258,7 @@ impl Worker {
         );
         if lost {
             anyhow::bail!(
-                "the log no longer has what is to be read next: {}. Restore it, or accept the loss and say so",
+                "the log no longer has what is to be read next: {}. Restore it, or start again with --accept-loss: what is gone is then counted as lost",
                 self.lost_ranges()
             );
         }
