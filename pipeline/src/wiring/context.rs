@@ -44,7 +44,7 @@ impl Context {
         Ok(Context { config: Arc::new(config), schema_ids, registry, topics: Arc::new(topics) })
     }
 
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.config.kafka.topic_prefix
     }
 
@@ -80,6 +80,12 @@ impl Context {
     /// The incarnation of a topic.
     pub fn topic_id(&self, name: &str) -> Option<&str> {
         self.topics.get(name).map(|state| state.id.as_str())
+    }
+
+    /// Number of partitions of a topic of the pipeline.
+    pub fn partitions(&self, name: &str) -> Result<i32> {
+        let state = self.topics.get(name).with_context(|| format!("topic {name} is unknown"))?;
+        Ok(state.partitions)
     }
 
     /// The name of a stage's consumer group.

@@ -32,7 +32,7 @@ where
     let stop = shutdown.child_token();
     let options = ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len() };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
-    let producer = Producer::new(kafka)?;
+    let producer = Producer::unordered(kafka)?;
     let topics = Arc::new(topics);
     let mut running = JoinSet::new();
     for ((stage, sink), source) in lanes.into_iter().zip(sources) {
