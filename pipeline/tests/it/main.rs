@@ -6,6 +6,7 @@ mod hostile;
 mod judgement;
 mod look;
 mod python;
+mod quarantine;
 mod registry_down;
 mod replayed;
 mod store;
