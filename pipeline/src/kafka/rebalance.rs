@@ -3,6 +3,7 @@
 //! librdkafka waits for `incremental_assign` and `incremental_unassign` as long as the consumer
 //! is polled, so both are called later, once the lanes have said where to start or have drained.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,6 +24,9 @@ pub(super) struct Rebalances {
     changes: Mutex<Vec<Change>>,
     closing: AtomicBool,
     group: String,
+    owned: Mutex<HashSet<(String, i32)>>,
+    /// The group is settled and has no partition for this member.
+    none_to_own: AtomicBool,
 }
 
 impl Rebalances {
@@ -30,9 +34,38 @@ impl Rebalances {
         Rebalances { group: group.to_owned(), ..Rebalances::default() }
     }
 
-    /// Name of the consumer group.
-    pub(super) fn group(&self) -> &str {
-        &self.group
+    /// Shows what is owned; the lag of what is not is its owner's to show.
+    pub(super) fn show(&self, owned: HashSet<(String, i32)>) {
+        metrics::gauge!("tapeline_consumer_partitions", "group" => self.group.clone())
+            .set(owned.len() as f64);
+        let mut before = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partition) in before.difference(&owned) {
+            self.show_lag(topic, *partition, 0);
+        }
+        *before = owned;
+    }
+
+    fn show_lag(&self, topic: &str, partition: i32, lag: i64) {
+        metrics::gauge!(
+            "tapeline_consumer_lag_records", "group" => self.group.clone(),
+            "topic" => topic.to_owned(), "partition" => partition.to_string()
+        )
+        .set(lag as f64);
+    }
+
+    /// The group has no partition for this member.
+    pub(super) fn none_to_own(&self) {
+        self.none_to_own.store(true, Ordering::Release);
+    }
+
+    /// Whether the group is settled and has no partition for this member.
+    pub(super) fn has_none_to_own(&self) -> bool {
+        self.none_to_own.load(Ordering::Acquire)
+    }
+
+    /// Puts a change back that cannot be obeyed yet.
+    pub(super) fn put_back(&self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(0, change);
     }
 
     /// Changes since the last call.
@@ -48,15 +81,17 @@ impl Rebalances {
 
 impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
-        for (topic, partitions) in &statistics.topics {
-            for (number, partition) in &partitions.partitions {
-                if *number >= 0 && partition.consumer_lag >= 0 {
-                    metrics::gauge!(
-                        "tapeline_consumer_lag_records", "group" => self.group.clone(),
-                        "topic" => topic.clone(), "partition" => number.to_string()
-                    )
-                    .set(partition.consumer_lag as f64);
-                }
+        // A member without partitions is not told so by every protocol.
+        if let Some(group) = &statistics.cgrp {
+            let none = group.join_state == "steady" && group.assignment_size == 0;
+            self.none_to_own.store(none, Ordering::Release);
+        }
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partition) in owned.iter() {
+            let topics = statistics.topics.get(topic);
+            let lag = topics.and_then(|t| t.partitions.get(partition)).map(|p| p.consumer_lag);
+            if let Some(lag) = lag.filter(|lag| *lag >= 0) {
+                self.show_lag(topic, *partition, lag);
             }
         }
     }
@@ -81,6 +116,7 @@ impl ConsumerContext for Rebalances {
             }
             return;
         }
+        self.none_to_own.store(false, Ordering::Release);
         let change =
             if assign { Change::Assign(list.clone()) } else { Change::Revoke(list.clone()) };
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);

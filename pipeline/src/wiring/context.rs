@@ -15,6 +15,7 @@ use crate::kafka::{
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
+use crate::telemetry::Readiness;
 
 /// What every stage needs, set up once.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Context {
     pub schema_ids: SchemaIds,
     /// The registry, for other writers' schemas.
     pub registry: RegistryClient,
+    /// What has to be ready in this process.
+    pub readiness: Readiness,
     /// Every topic of the pipeline.
     topics: Arc<HashMap<String, TopicState>>,
 }
@@ -41,7 +44,13 @@ impl Context {
         let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
         let topics = describe_all(config.kafka.clone()).await?;
-        Ok(Context { config: Arc::new(config), schema_ids, registry, topics: Arc::new(topics) })
+        Ok(Context {
+            config: Arc::new(config),
+            schema_ids,
+            registry,
+            readiness: Readiness::new(),
+            topics: Arc::new(topics),
+        })
     }
 
     pub(crate) fn prefix(&self) -> &str {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use tapeline_schemas::Kind;
 use tokio::time::Instant;
 
 use super::origin::{Held, plain_input};
+use super::waiting::Waiting;
 use super::{
     Batcher, Chunk, Contract, Durable, In, Input, Outcome, Position, QuarantineSink, Record,
     Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start, Topic,
@@ -24,8 +26,8 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-/// First and longest pause between questions to a registry that does not answer.
-const REGISTRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// First and longest pause between attempts to take partitions that cannot be taken yet.
+const ASSIGN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 struct Meters {
     records: [Counter; Outcome::ALL.len()],
@@ -45,6 +47,8 @@ struct Lane<'t, St: Stage, Si, Q, Sc> {
     batcher: Batcher<St::Out>,
     held: HashMap<TopicPartition, Held>,
     deadline: Option<Instant>,
+    /// Partitions that wait for the registry.
+    waiting: Waiting,
     /// Partitions were given up and have not been assigned again.
     gave_up: bool,
     meters: Meters,
@@ -108,6 +112,7 @@ where
         batcher: Batcher::default(),
         held: HashMap::new(),
         deadline: None,
+        waiting: Waiting::new(name),
         gave_up: false,
         meters,
     };
@@ -116,6 +121,10 @@ where
         let input = tokio::select! {
             biased;
             () = sleep_until(deadline) => None,
+            answer = lane.waiting.answer(&lane.schemas) => {
+                lane.resume_waiting(answer, &mut source);
+                continue;
+            }
             input = source.next() => Some(input),
         };
         let step = match input {
@@ -139,12 +148,8 @@ where
             }
             Some(Input::Failed(reason)) => Err(Stop::Fatal(reason)),
         };
-        match step {
-            Ok(()) => {}
-            // What was gathered is given up, not skipped: it was never committed, and the
-            // revocation or the end that interrupted comes next.
-            Err(Stop::Interrupted) => lane.give_up(),
-            Err(Stop::Fatal(reason)) => return Err(reason),
+        if let Err(stop) = step {
+            lane.stopped(stop)?;
         }
     }
 }
@@ -168,7 +173,9 @@ where
             return Ok(()); // given up or revoked: the next owner reads it again
         }
         for index in 0..chunk.len() {
-            self.take_record(chunk.record(index), source).await?;
+            if !self.take_record(chunk.record(index), source).await? {
+                break; // held: the rest is read again
+            }
             if self.batcher.len() >= self.limits.batch_positions
                 || self.batcher.byte_len() >= self.limits.batch_bytes
             {
@@ -181,11 +188,12 @@ where
         Ok(())
     }
 
+    /// Whether the record was taken; if not, its partition is held.
     async fn take_record(
         &mut self,
         record: Record<'_>,
         source: &mut impl Source,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let topics = self.topics;
         let topic = &topics[record.at.topic as usize];
         let input = match topic.contract {
@@ -199,7 +207,7 @@ where
                     Some(input) => input,
                     None => {
                         self.push(&plain_input(record, topic), Outcome::Repeated);
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
@@ -222,41 +230,56 @@ where
                     self.push(&input, Outcome::Quarantined);
                 }
                 Err(Refusal::UnknownSchema(kind, id)) => {
-                    let schema = self.ask_registry(id, source).await?;
-                    self.stage.learn(kind, id, schema.as_deref());
+                    match self.waiting.ask(&mut self.schemas, id).await {
+                        Some(schema) => self.stage.learn(kind, id, schema.as_deref()),
+                        None => {
+                            self.hold(record.at, kind, id, source).await?;
+                            return Ok(false);
+                        }
+                    }
                     continue;
                 }
             }
-            return Ok(());
+            return Ok(true);
         }
     }
 
-    /// Asks until the registry answers; an unreachable registry pauses the lane, it is not the
-    /// record's fault.
-    async fn ask_registry(
+    /// A registry that cannot be asked is not the record's fault: its partition waits, the others
+    /// go on. It is given back to the source and assigned again once there is an answer.
+    async fn hold(
         &mut self,
+        at: TopicPartition,
+        kind: Kind,
         id: u32,
-        source: &impl Source,
-    ) -> Result<Option<String>, Stop> {
-        let mut pause = REGISTRY_PAUSE.0;
-        loop {
-            let reason = match self.schemas.schema(id).await {
-                Ok(schema) => return Ok(schema),
-                Err(reason) => reason,
-            };
-            counter!("tapeline_registry_failures_total", "stage" => self.name).increment(1);
-            tracing::warn!(
-                stage = self.name,
-                schema_id = id,
-                reason,
-                "registry cannot be asked, waiting"
-            );
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = source.interrupted() => return Err(Stop::Interrupted),
+        source: &mut impl Source,
+    ) -> Result<(), Stop> {
+        // Before the stage forgets the partition: its checkpoint speaks of what is durable.
+        self.flush(source).await?;
+        self.held.remove(&at);
+        self.stage.revoked(at);
+        self.waiting.add(at, kind, id);
+        source.hold(at);
+        Ok(())
+    }
+
+    fn resume_waiting(&mut self, (id, schema): (u32, Option<String>), source: &mut impl Source) {
+        for (at, kind) in self.waiting.release(id) {
+            // That there is none is believed for one record only, which asks again itself.
+            if schema.is_some() {
+                self.stage.learn(kind, id, schema.as_deref());
             }
-            pause = (pause * 2).min(REGISTRY_PAUSE.1);
+            source.again(at);
         }
+    }
+
+    /// What was gathered when the source interrupted is given up, not skipped: it was never
+    /// committed, and the revocation or the end that interrupted comes next.
+    fn stopped(&mut self, stop: Stop) -> Result<(), String> {
+        match stop {
+            Stop::Interrupted => self.give_up(),
+            Stop::Fatal(reason) => return Err(reason),
+        }
+        Ok(())
     }
 
     /// Offsets between the last raw record and this one were never delivered: a marker for them.
@@ -325,7 +348,7 @@ where
         source: &impl Source,
     ) -> Result<Vec<super::Resume>, Stop> {
         let places: Vec<_> = partitions.iter().map(|(at, _)| *at).collect();
-        let mut pause = REGISTRY_PAUSE.0;
+        let mut pause = ASSIGN_PAUSE.0;
         let resumes = loop {
             match self.sink.assign(&places).await {
                 Ok(resumes) => break resumes,
@@ -342,7 +365,7 @@ where
                 () = tokio::time::sleep(pause) => {}
                 () = source.interrupted() => return Err(Stop::Interrupted),
             }
-            pause = (pause * 2).min(REGISTRY_PAUSE.1);
+            pause = (pause * 2).min(ASSIGN_PAUSE.1);
         };
         self.gave_up = false;
         for (at, note) in &partitions {
@@ -372,6 +395,7 @@ where
         }
         for at in partitions {
             self.held.remove(at);
+            self.waiting.remove(*at);
             self.stage.revoked(*at);
         }
         self.sink.revoke(partitions).await;
@@ -384,6 +408,7 @@ where
         self.gave_up = true;
         self.batcher = Batcher::default();
         self.deadline = None;
+        self.waiting.clear();
         for (at, _) in self.held.drain() {
             self.stage.revoked(at);
         }

@@ -8,7 +8,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tapeline_stages::flow::{Input, Released, Resume, Start, TopicPartition};
 use tokio::sync::oneshot;
 
-use super::{ASK, Worker};
+use super::{ASK, POLL, Worker};
+use crate::kafka::rebalance::Change;
 
 /// An assignment that waits for the lanes to say where to start.
 pub(super) struct Starting {
@@ -26,16 +27,36 @@ pub(super) struct Draining {
     gave_up: Vec<usize>,
 }
 
+impl Draining {
+    /// Whether `at` is among what goes.
+    pub(super) fn takes(&self, at: TopicPartition, worker: &Worker) -> bool {
+        let name = worker.name(at);
+        self.list.elements().iter().any(|e| e.topic() == name && e.partition() == at.partition)
+    }
+}
+
 /// Partitions with the note their last owner left.
 type Noted = Vec<(TopicPartition, Option<String>)>;
 
 impl Worker {
     pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
+            self.consumer.context().none_to_own();
             return self.consumer.incremental_assign(list).context("empty assignment");
         }
-        let (places, offsets) = self.committed(list.clone())?;
-        self.start(places, offsets, false);
+        match self.committed(list.clone()) {
+            Ok((places, offsets)) => self.start(places, offsets, false),
+            // A coordinator on the move, a member whose epoch has passed: librdkafka waits for
+            // our answer to the assignment, so the question can be asked again.
+            Err(error) => {
+                tracing::warn!(
+                    reason = format!("{error:#}"),
+                    "cannot take partitions yet, will try again"
+                );
+                std::thread::sleep(POLL);
+                self.consumer.context().put_back(Change::Assign(list.clone()));
+            }
+        }
         Ok(())
     }
 
@@ -165,6 +186,7 @@ impl Worker {
         for element in draining.list.elements() {
             if let Some(at) = self.place(element.topic(), element.partition()) {
                 self.owned.remove(&at);
+                self.held.remove(&at);
                 let lane = self.lane_of(at);
                 self.lanes[lane].forget(at);
             }
@@ -172,22 +194,23 @@ impl Worker {
         self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
         self.show_partitions();
         for lane in draining.gave_up {
-            self.start_again(lane)?;
+            let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
+            let mine: Vec<_> = mine.map(|(at, _)| *at).collect();
+            self.start_again(lane, &mine)?;
         }
         Ok(())
     }
 
-    /// A lane gave up everything it had read: what stays ours is read again from its fences.
-    fn start_again(&mut self, lane: usize) -> Result<()> {
-        let places: Vec<_> =
-            self.owned.iter().filter(|(_, owner)| **owner == lane).map(|(at, _)| *at).collect();
+    /// A lane gave up what it had read of `places`: they are read again from where the sink stands.
+    pub(super) fn start_again(&mut self, lane: usize, places: &[TopicPartition]) -> Result<()> {
         if places.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for at in &places {
+        for at in places {
             list.add_partition(self.name(*at), at.partition);
             self.owned.remove(at);
+            self.held.remove(at);
         }
         places.iter().for_each(|at| self.lanes[lane].forget(*at));
         self.consumer.pause(&list).context("pause")?;

@@ -3,7 +3,7 @@
 
 mod assignment;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
-use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource};
+use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wish, Wishes};
+use crate::telemetry::Component;
 
 /// How long a question to the cluster may take.
 const ASK: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub struct ConsumerOptions {
     pub topics: Vec<Topic>,
     /// Lanes that share the partitions.
     pub lanes: usize,
+    /// Is told whether the group has given this member its part.
+    pub ready: Component,
 }
 
 /// The running thread.
@@ -68,6 +71,11 @@ struct Worker {
     last_commit: Instant,
     starting: Vec<Starting>,
     draining: Option<Draining>,
+    /// Partitions that their lanes do not want now.
+    held: HashSet<TopicPartition>,
+    ready: Component,
+    /// What `ready` was last told.
+    is_ready: Option<bool>,
     shutdown: CancellationToken,
     ending: bool,
     failed: bool,
@@ -87,13 +95,15 @@ pub fn start_consumer(
     let index = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i as u16)).collect();
     let (sender, checkpoints) = std_mpsc::sync_channel(CHECKPOINTS);
     let ends: Vec<_> = (0..options.lanes.max(1))
-        .map(|_| (mpsc::channel(LANE_CHUNKS), Arc::new(Interrupt::default())))
+        .map(|_| {
+            (mpsc::channel(LANE_CHUNKS), Arc::<Interrupt>::default(), Arc::<Wishes>::default())
+        })
         .collect();
     let mut receivers = Vec::new();
     let mut lanes = Vec::new();
-    for ((input, inputs), interrupt) in ends {
-        lanes.push(Lane::new(input, Arc::clone(&interrupt)));
-        receivers.push((inputs, interrupt));
+    for ((input, inputs), interrupt, wishes) in ends {
+        lanes.push(Lane::new(input, Arc::clone(&interrupt), Arc::clone(&wishes)));
+        receivers.push((inputs, interrupt, wishes));
     }
     let worker = Worker {
         consumer,
@@ -106,6 +116,9 @@ pub fn start_consumer(
         last_commit: Instant::now(),
         starting: Vec::new(),
         draining: None,
+        held: HashSet::new(),
+        ready: options.ready,
+        is_ready: None,
         shutdown,
         ending: false,
         failed: false,
@@ -116,8 +129,9 @@ pub fn start_consumer(
         .context("consumer thread")?;
     let sources = receivers
         .into_iter()
-        .map(|(inputs, interrupt)| KafkaSource {
+        .map(|(inputs, interrupt, wishes)| KafkaSource {
             inputs,
+            wishes,
             checkpoints: sender.clone(),
             interrupt,
             consumer: thread.thread().clone(),
@@ -143,6 +157,9 @@ impl Worker {
         }
         self.take_checkpoints();
         self.commit(CommitMode::Sync);
+        self.ready.unready("it has ended");
+        self.owned.clear();
+        self.show_partitions();
         self.consumer.context().close();
         // Dropping the consumer leaves the group.
     }
@@ -171,6 +188,8 @@ impl Worker {
                 Change::Revoke(list) => self.begin_revoke(list),
             }
         }
+        self.take_wishes()?;
+        self.say_whether_ready();
         if self.shutdown.is_cancelled() && !self.ending {
             self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
             self.end();
@@ -195,9 +214,44 @@ impl Worker {
     }
 
     fn show_partitions(&self) {
-        let group = self.consumer.context().group().to_owned();
-        metrics::gauge!("tapeline_consumer_partitions", "group" => group)
-            .set(self.owned.len() as f64);
+        let owned = self.owned.keys().map(|at| (self.name(*at).to_owned(), at.partition));
+        self.consumer.context().show(owned.collect());
+    }
+
+    /// Ready is who owns partitions, and who takes part in a group that has none for it.
+    fn say_whether_ready(&mut self) {
+        let owns = !self.owned.is_empty() && self.starting.is_empty();
+        let is_ready = owns || self.consumer.context().has_none_to_own();
+        if self.is_ready.replace(is_ready) != Some(is_ready) {
+            if is_ready {
+                self.ready.ready();
+            } else {
+                self.ready.unready("no partitions yet");
+            }
+        }
+    }
+
+    fn take_wishes(&mut self) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            for (at, wish) in self.lanes[lane].wishes.take() {
+                // A partition that goes, or is gone, is its next owner's.
+                let goes = self.draining.as_ref().is_some_and(|draining| draining.takes(at, self));
+                if goes || !self.owned.contains_key(&at) {
+                    continue;
+                }
+                match wish {
+                    Wish::Hold => {
+                        let mut list = TopicPartitionList::new();
+                        list.add_partition(self.name(at), at.partition);
+                        self.consumer.pause(&list).context("pause")?;
+                        self.lanes[lane].forget(at);
+                        self.held.insert(at);
+                    }
+                    Wish::Again => self.start_again(lane, &[at])?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn lane_of(&self, at: TopicPartition) -> usize {
@@ -257,13 +311,21 @@ impl Worker {
                 self.lost_ranges()
             );
         }
+        let twice = matches!(
+            code,
+            Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
+        );
+        if twice {
+            anyhow::bail!(
+                "{error}: another process has this group.instance_id, or one that died has it until its session ends. Give each process its own"
+            );
+        }
         match code {
             Some(
                 RDKafkaErrorCode::Fatal
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed,
             ) => Err(error).context("consumer"),
@@ -335,7 +397,8 @@ impl Worker {
             }
             // A partition that came while the lane was paused is resumed with the others: harmless.
             let mut list = TopicPartitionList::new();
-            for (at, _) in self.owned.iter().filter(|(_, owner)| **owner == lane) {
+            let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
+            for (at, _) in mine.filter(|(at, _)| pause || !self.held.contains(at)) {
                 list.add_partition(self.name(*at), at.partition);
             }
             if pause {
