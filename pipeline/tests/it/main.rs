@@ -2,8 +2,10 @@
 
 mod candles;
 mod common;
+mod groups;
 mod hostile;
 mod judgement;
+mod lag;
 mod look;
 mod python;
 mod quarantine;
