@@ -7,9 +7,13 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+
+/// How long a member of the new protocol that is given nothing is believed to be still joining.
+const SETTLED_MS: i64 = 5_000;
 
 /// A change of the assignment.
 #[derive(Debug)]
@@ -24,14 +28,15 @@ pub(super) struct Rebalances {
     changes: Mutex<Vec<Change>>,
     closing: AtomicBool,
     group: String,
+    protocol: GroupProtocol,
     owned: Mutex<HashSet<(String, i32)>>,
     /// The group is settled and has no partition for this member.
     none_to_own: AtomicBool,
 }
 
 impl Rebalances {
-    pub(super) fn new(group: &str) -> Rebalances {
-        Rebalances { group: group.to_owned(), ..Rebalances::default() }
+    pub(super) fn new(group: &str, protocol: GroupProtocol) -> Rebalances {
+        Rebalances { group: group.to_owned(), protocol, ..Rebalances::default() }
     }
 
     /// Shows what is owned; the lag of what is not is its owner's to show.
@@ -83,7 +88,20 @@ impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
         // A member without partitions is not told so by every protocol.
         if let Some(group) = &statistics.cgrp {
-            let none = group.join_state == "steady" && group.assignment_size == 0;
+            eprintln!(
+                "STATS {} {} {} {}",
+                group.state, group.join_state, group.assignment_size, group.stateage
+            );
+            let settled = match self.protocol {
+                GroupProtocol::Classic => group.join_state == "steady",
+                // Who was never given anything stays in the first state of joining.
+                GroupProtocol::Consumer => {
+                    ["init", "steady"].contains(&group.join_state.as_str())
+                        && group.state == "up"
+                        && group.stateage >= SETTLED_MS
+                }
+            };
+            let none = settled && group.assignment_size == 0;
             self.none_to_own.store(none, Ordering::Release);
         }
         let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);

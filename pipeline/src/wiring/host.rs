@@ -30,9 +30,14 @@ where
     let mut config = kafka.consumer(Some(&group));
     group_settings(context, name, &mut config);
     let stop = shutdown.child_token();
-    let ready = context.readiness.component(name);
-    let options =
-        ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len(), ready };
+    let options = ConsumerOptions {
+        group,
+        protocol: context.config.group.protocol,
+        config,
+        topics: topics.clone(),
+        lanes: lanes.len(),
+        ready: context.readiness.component(name),
+    };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
     let producer = Producer::unordered(kafka)?;
     let schemas = RegistrySchemas::new(context.registry.clone());

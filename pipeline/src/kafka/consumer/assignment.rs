@@ -201,6 +201,23 @@ impl Worker {
         Ok(())
     }
 
+    /// librdkafka waits for the answer to every change, also while it is being closed: whoever is
+    /// owed one and ends without it waits for ever.
+    pub(super) fn answer_all(&mut self) {
+        let draining = self.draining.take().map(|draining| Change::Revoke(draining.list));
+        let starting = self.starting.drain(..).find(|starting| !starting.again);
+        let starting = starting.map(|_| Change::Assign(TopicPartitionList::new()));
+        for change in self.consumer.context().take().into_iter().chain(draining).chain(starting) {
+            let answered = match change {
+                Change::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Change::Revoke(list) => self.consumer.incremental_unassign(&list),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "rebalance while closing");
+            }
+        }
+    }
+
     /// A lane gave up what it had read of `places`: they are read again from where the sink stands.
     pub(super) fn start_again(&mut self, lane: usize, places: &[TopicPartition]) -> Result<()> {
         if places.is_empty() {

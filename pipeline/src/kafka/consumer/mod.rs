@@ -21,6 +21,7 @@ use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
 use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wish, Wishes};
+use crate::config::GroupProtocol;
 use crate::telemetry::Component;
 
 /// How long a question to the cluster may take.
@@ -38,6 +39,8 @@ const SWEEP: usize = 2_000;
 pub struct ConsumerOptions {
     /// Name of the consumer group.
     pub group: String,
+    /// How its members agree.
+    pub protocol: GroupProtocol,
     /// librdkafka's settings.
     pub config: ClientConfig,
     /// Topics; their index is that of [`TopicPartition`].
@@ -88,7 +91,7 @@ pub fn start_consumer(
 ) -> Result<(Vec<KafkaSource>, ConsumerHandle)> {
     let consumer: BaseConsumer<Rebalances> = options
         .config
-        .create_with_context(Rebalances::new(&options.group))
+        .create_with_context(Rebalances::new(&options.group, options.protocol))
         .context("kafka consumer")?;
     let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
     consumer.subscribe(&names).context("subscribe")?;
@@ -161,6 +164,7 @@ impl Worker {
         self.owned.clear();
         self.show_partitions();
         self.consumer.context().close();
+        self.answer_all();
         // Dropping the consumer leaves the group.
     }
 
