@@ -43,7 +43,7 @@ pub(super) async fn run(config: Config, args: LagArgs) -> Result<()> {
             println!("{}", json!({"time": now, "groups": groups}));
         } else {
             if args.watch {
-                print!("{CLEAR}{now}\n");
+                println!("{CLEAR}{now}");
             }
             print!("{}", table(&groups));
         }

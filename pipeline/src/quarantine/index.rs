@@ -44,8 +44,7 @@ pub async fn find(context: &Context, name: &str) -> Result<Entry> {
     // Of a recreated topic the same place can be there twice: the newest is meant.
     found
         .into_iter()
-        .filter(|entry| kept_at.is_none_or(|kept_at| entry.kept_at == kept_at))
-        .next_back()
+        .rfind(|entry| kept_at.is_none_or(|kept_at| entry.kept_at == kept_at))
         .with_context(|| format!("{name} is not in quarantine"))
 }
 
@@ -103,7 +102,7 @@ impl Reader {
         }
         let mut entries = index.entries;
         entries.retain(|entry| filter.takes_state(&entry.state));
-        entries.sort_by(|a, b| (a.quarantined, a.kept_at).cmp(&(b.quarantined, b.kept_at)));
+        entries.sort_by_key(|entry| (entry.quarantined, entry.kept_at));
         entries.truncate(filter.limit.unwrap_or(usize::MAX));
         Ok(entries)
     }
