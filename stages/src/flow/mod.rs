@@ -7,7 +7,6 @@ mod run;
 mod sink;
 mod source;
 mod stage;
-mod waiting;
 
 pub use batch::{Batch, Batcher, Position, Rejected, Span};
 pub(crate) use record::Slice;

@@ -1,14 +1,15 @@
 //! The loop that owns tasks, back-pressure, metrics and order, so that stages need not.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
-use tapeline_schemas::Kind;
 use tokio::time::Instant;
 
+use self::waiting::Waiting;
 use super::origin::{Held, plain_input};
-use super::waiting::Waiting;
 use super::{
     Batcher, Chunk, Contract, Durable, In, Input, Outcome, Position, QuarantineSink, Record,
     Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start, Topic,
@@ -241,34 +242,6 @@ where
                 }
             }
             return Ok(true);
-        }
-    }
-
-    /// A registry that cannot be asked is not the record's fault: its partition waits, the others
-    /// go on. It is given back to the source and assigned again once there is an answer.
-    async fn hold(
-        &mut self,
-        at: TopicPartition,
-        kind: Kind,
-        id: u32,
-        source: &mut impl Source,
-    ) -> Result<(), Stop> {
-        // Before the stage forgets the partition: its checkpoint speaks of what is durable.
-        self.flush(source).await?;
-        self.held.remove(&at);
-        self.stage.revoked(at);
-        self.waiting.add(at, kind, id);
-        source.hold(at);
-        Ok(())
-    }
-
-    fn resume_waiting(&mut self, (id, schema): (u32, Option<String>), source: &mut impl Source) {
-        for (at, kind) in self.waiting.release(id) {
-            // That there is none is believed for one record only, which asks again itself.
-            if schema.is_some() {
-                self.stage.learn(kind, id, schema.as_deref());
-            }
-            source.again(at);
         }
     }
 

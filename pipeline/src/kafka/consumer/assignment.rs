@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{ASK, POLL, Worker};
 use crate::kafka::rebalance::Change;
+use crate::kafka::source::Wish;
 
 /// An assignment that waits for the lanes to say where to start.
 pub(super) struct Starting {
@@ -39,6 +40,42 @@ impl Draining {
 type Noted = Vec<(TopicPartition, Option<String>)>;
 
 impl Worker {
+    /// Ready is who owns partitions, and who takes part in a group that has none for it.
+    pub(super) fn say_whether_ready(&mut self) {
+        let owns = !self.owned.is_empty() && self.starting.is_empty();
+        let is_ready = owns || self.consumer.context().has_none_to_own();
+        if self.is_ready.replace(is_ready) != Some(is_ready) {
+            if is_ready {
+                self.ready.ready();
+            } else {
+                self.ready.unready("no partitions yet");
+            }
+        }
+    }
+
+    pub(super) fn take_wishes(&mut self) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            for (at, wish) in self.lanes[lane].wishes.take() {
+                // A partition that goes, or is gone, is its next owner's.
+                let goes = self.draining.as_ref().is_some_and(|draining| draining.takes(at, self));
+                if goes || !self.owned.contains_key(&at) {
+                    continue;
+                }
+                match wish {
+                    Wish::Hold => {
+                        let mut list = TopicPartitionList::new();
+                        list.add_partition(self.name(at), at.partition);
+                        self.consumer.pause(&list).context("pause")?;
+                        self.lanes[lane].forget(at);
+                        self.held.insert(at);
+                    }
+                    Wish::Again => self.start_again(lane, &[at])?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             self.consumer.context().none_to_own();

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
-use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wish, Wishes};
+use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wishes};
 use crate::config::GroupProtocol;
 use crate::telemetry::Component;
 
@@ -220,42 +220,6 @@ impl Worker {
     fn show_partitions(&self) {
         let owned = self.owned.keys().map(|at| (self.name(*at).to_owned(), at.partition));
         self.consumer.context().show(owned.collect());
-    }
-
-    /// Ready is who owns partitions, and who takes part in a group that has none for it.
-    fn say_whether_ready(&mut self) {
-        let owns = !self.owned.is_empty() && self.starting.is_empty();
-        let is_ready = owns || self.consumer.context().has_none_to_own();
-        if self.is_ready.replace(is_ready) != Some(is_ready) {
-            if is_ready {
-                self.ready.ready();
-            } else {
-                self.ready.unready("no partitions yet");
-            }
-        }
-    }
-
-    fn take_wishes(&mut self) -> Result<()> {
-        for lane in 0..self.lanes.len() {
-            for (at, wish) in self.lanes[lane].wishes.take() {
-                // A partition that goes, or is gone, is its next owner's.
-                let goes = self.draining.as_ref().is_some_and(|draining| draining.takes(at, self));
-                if goes || !self.owned.contains_key(&at) {
-                    continue;
-                }
-                match wish {
-                    Wish::Hold => {
-                        let mut list = TopicPartitionList::new();
-                        list.add_partition(self.name(at), at.partition);
-                        self.consumer.pause(&list).context("pause")?;
-                        self.lanes[lane].forget(at);
-                        self.held.insert(at);
-                    }
-                    Wish::Again => self.start_again(lane, &[at])?,
-                }
-            }
-        }
-        Ok(())
     }
 
     fn lane_of(&self, at: TopicPartition) -> usize {

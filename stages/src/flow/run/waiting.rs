@@ -8,7 +8,8 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use tapeline_schemas::Kind;
 
-use super::{SchemaSource, TopicPartition};
+use super::{Lane, Stop};
+use crate::flow::{QuarantineSink, SchemaSource, Sink, Source, Stage, TopicPartition};
 
 /// How long all partitions wait for the answer about a schema before one of them waits alone.
 const INLINE: Duration = Duration::from_millis(500);
@@ -124,5 +125,45 @@ impl Waiting {
         let change = self.partitions.len() as f64 - self.shown as f64;
         self.shown = self.partitions.len();
         gauge!("tapeline_registry_waiting_partitions", "stage" => self.stage).increment(change);
+    }
+}
+
+impl<St, Si, Q, Sc> Lane<'_, St, Si, Q, Sc>
+where
+    St: Stage,
+    Si: Sink<St::Out>,
+    Q: QuarantineSink,
+    Sc: SchemaSource,
+{
+    /// A registry that cannot be asked is not the record's fault: its partition waits, the others
+    /// go on. It is given back to the source and assigned again once there is an answer.
+    pub(super) async fn hold(
+        &mut self,
+        at: TopicPartition,
+        kind: Kind,
+        id: u32,
+        source: &mut impl Source,
+    ) -> Result<(), Stop> {
+        // Before the stage forgets the partition: its checkpoint speaks of what is durable.
+        self.flush(source).await?;
+        self.held.remove(&at);
+        self.stage.revoked(at);
+        self.waiting.add(at, kind, id);
+        source.hold(at);
+        Ok(())
+    }
+
+    pub(super) fn resume_waiting(
+        &mut self,
+        (id, schema): (u32, Option<String>),
+        source: &mut impl Source,
+    ) {
+        for (at, kind) in self.waiting.release(id) {
+            // That there is none is believed for one record only, which asks again itself.
+            if schema.is_some() {
+                self.stage.learn(kind, id, schema.as_deref());
+            }
+            source.again(at);
+        }
     }
 }
