@@ -1,6 +1,7 @@
 //! What is in quarantine is kept whole, can be sent again without doubling, and is never skipped
 //! because it cannot be kept.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
@@ -117,7 +118,33 @@ async fn a_record_is_shown_and_exported_with_every_byte_and_sent_again_once_inva
     assert_eq!(trades(&pipeline).await, 1);
     validate.stop().await;
     store.stop().await;
+    commands_say_the_same(&pipeline, &place, &sent.1);
     pipeline.finish().await;
+}
+
+/// The commands, as people run them.
+fn commands_say_the_same(pipeline: &Pipeline, place: &Place, sent: &Plain) {
+    let run = |args: &[&str]| {
+        let mut command = pipeline.command(&[&["quarantine"], args].concat(), |_| {});
+        let output = command.stdout(Stdio::piped()).output().expect("runs");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed = run(&["list", "--json", "--reason", "routing", "--since", "1h"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("json");
+    assert_eq!(listed["reasons"]["routing"], 1);
+    assert_eq!(listed["records"][0]["place"], place.to_string());
+    assert_eq!(listed["records"][0]["state"], "retried");
+    assert!(run(&["list", "--reason", "decode"]).contains("0 records"));
+    let shown = run(&["show", &place.to_string()]);
+    assert!(shown.contains("\"TEST:BTC-USD\"") && shown.contains("trace: 00ff"), "{shown}");
+    let directory = std::env::temp_dir().join(&pipeline.context.config.pipeline.id);
+    let to = directory.to_str().expect("text");
+    run(&["export", "--format", "raw", "--to", to, &place.to_string()]);
+    let name = format!("{}_{}_{}.value", place.topic, place.partition, place.offset);
+    let bytes = std::fs::read(directory.join(name)).expect("the value's file");
+    assert_eq!(Some(bytes), sent.value);
+    std::fs::remove_dir_all(directory).expect("removed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
