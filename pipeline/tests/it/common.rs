@@ -151,6 +151,12 @@ impl Pipeline {
     /// Removes what the test made.
     pub(crate) async fn finish(self) {
         self.shutdown.cancel();
+        let own = format!("{}_", self.context.config.pipeline.id);
+        for file in std::fs::read_dir(std::env::temp_dir()).expect("files").flatten() {
+            if file.file_name().to_string_lossy().starts_with(&own) {
+                std::fs::remove_file(file.path()).expect("removed");
+            }
+        }
         delete_topics(&self.context.config.kafka).await.expect("delete topics");
         self.registry.cancel();
         let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");

@@ -156,7 +156,7 @@ async fn zombie(protocol: GroupProtocol) {
     // It gathers for a minute before it writes, so that it freezes with all of it in hand.
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
-    let log = std::env::temp_dir().join(format!("{}.log", pipeline.context.config.pipeline.id));
+    let log = std::env::temp_dir().join(format!("{}_.log", pipeline.context.config.pipeline.id));
     let mut command = pipeline.command(&["store"], |config| {
         config.store.linger_ms = 60_000;
         config.http.listen = Some(format!("127.0.0.1:{port}"));
