@@ -3,6 +3,8 @@
 mod audit;
 mod check;
 mod host;
+mod lag;
+mod quarantine;
 mod serve;
 
 use std::path::PathBuf;
@@ -64,6 +66,14 @@ pub enum Command {
         #[command(subcommand)]
         action: TopicsAction,
     },
+    /// Records that could not be taken: look at them, send them again, set them aside.
+    Quarantine {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: quarantine::Action,
+    },
+    /// How far each stage is behind, in records and in seconds.
+    Lag(lag::LagArgs),
     /// Migrations of the database.
     Migrate {
         /// What to do with them.
@@ -148,8 +158,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
     let file = cli.config.filter(|file| file.as_os_str() != NO_FILE);
     let mut config = Config::load(file.as_deref())?;
-    if matches!(cli.command, Command::Demo(_)) && config.log == LogConfig::default() {
-        "warn".clone_into(&mut config.log.level); // its progress is what people look at
+    let looked_at =
+        matches!(cli.command, Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_));
+    if looked_at && config.log == LogConfig::default() {
+        "warn".clone_into(&mut config.log.level); // its output is what people look at
     }
     telemetry::init_logs(&config.log)?;
     match cli.command {
@@ -169,6 +181,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
                 println!("created {name}");
             }
         }
+        Command::Quarantine { action } => return quarantine::run(config, action).await,
+        Command::Lag(args) => lag::run(config, args).await?,
         Command::Migrate { action } => return migrations(&config, &action).await,
         Command::Check(args) => return check::run(config, &args).await,
         Command::Ledger { action } => audit::ledger(&config, &action).await?,

@@ -1,7 +1,8 @@
 //! Our own schemas in the registry, and other writers' schemas out of it.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use tapeline_schemas::ALL_KINDS;
@@ -47,12 +48,46 @@ pub async fn register_all(
     Ok(ids)
 }
 
-/// Schemas of other writers.
+/// How long the registry's word that it has no such schema is believed: long enough that a stream
+/// of records with such ids does not ask for each, short enough for a schema registered meanwhile.
+const ABSENT_FOR: Duration = Duration::from_secs(5);
+/// Absent ids that are remembered (invariant 8).
+const MAX_ABSENT: usize = 1_024;
+
+/// Schemas of other writers. Clones share what they know.
 #[derive(Clone)]
-pub struct RegistrySchemas(pub RegistryClient);
+pub struct RegistrySchemas {
+    registry: RegistryClient,
+    absent: Arc<Mutex<HashMap<u32, Instant>>>,
+}
+
+impl RegistrySchemas {
+    /// Asks `registry`.
+    pub fn new(registry: RegistryClient) -> RegistrySchemas {
+        RegistrySchemas { registry, absent: Arc::default() }
+    }
+
+    fn absent(&self) -> MutexGuard<'_, HashMap<u32, Instant>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl SchemaSource for RegistrySchemas {
     async fn schema(&mut self, id: u32) -> Result<Option<String>, String> {
-        self.0.lookup(id).await.map_err(|error| error.to_string())
+        if self.absent().get(&id).is_some_and(|since| since.elapsed() < ABSENT_FOR) {
+            return Ok(None);
+        }
+        let schema = self.registry.lookup(id).await.map_err(|error| error.to_string())?;
+        let mut absent = self.absent();
+        absent.remove(&id);
+        if schema.is_none() {
+            if absent.len() >= MAX_ABSENT {
+                absent.retain(|_, since| since.elapsed() < ABSENT_FOR);
+            }
+            if absent.len() < MAX_ABSENT {
+                absent.insert(id, Instant::now());
+            }
+        }
+        Ok(schema)
     }
 }

@@ -46,3 +46,12 @@ pub const TO: &str = "tl-to";
 pub const CAUSE: &str = "tl-cause";
 /// What filled a hole.
 pub const FILLED_BY: &str = "tl-filled-by";
+
+/// On a record sent again from quarantine: `topic/partition/offset` that it repeats.
+pub const RETRY_OF: &str = "tl-retry-of";
+/// In the quarantine topic: the run that is about to send the record of the same key again.
+pub const RETRYING: &str = "tl-retrying";
+/// In the quarantine topic: where the record of the same key was sent again to.
+pub const RETRIED: &str = "tl-retried";
+/// In the quarantine topic: why the record of the same key was dealt with otherwise.
+pub const DISCARDED: &str = "tl-discarded";

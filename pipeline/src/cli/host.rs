@@ -51,16 +51,15 @@ pub(super) async fn stages(config: Config, names: Vec<StageName>, args: &StageAr
     }
     let mut context = Context::new(config, &shutdown).await?;
     context.accept_loss = args.accept_loss;
+    context.readiness = readiness.clone();
+    // All that will have to be ready, before the first of them is.
+    for group in context.groups()?.iter().filter(|group| names.contains(&group.stage)) {
+        readiness.component(group.name);
+    }
     let mut running = JoinSet::new();
     for name in names {
-        let component = readiness.component(name.name());
         let (context, shutdown) = (context.clone(), shutdown.child_token());
-        running.spawn(async move {
-            component.ready();
-            let ended = run_stage(name, &context, shutdown).await;
-            component.unready("it has ended");
-            ended
-        });
+        running.spawn(async move { run_stage(name, &context, shutdown).await });
     }
     starting.ready();
     let mut first_failure = None;

@@ -357,10 +357,11 @@ impl Default for GroupConfig {
 }
 
 /// How members of a group agree on who reads what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupProtocol {
     /// By a leader among them; every broker knows it.
+    #[default]
     Classic,
     /// By the broker (KIP-848).
     Consumer,

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use sqlx::{Connection, PgConnection};
-use tapeline_schemas::Kind;
-use tapeline_stages::flow::Topic;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
 use crate::kafka::GroupLag;
 use crate::venue::{StatsReport, VenueStats};
-use crate::wiring::{CACHED_KINDS, Context, STORED_KINDS};
+use crate::wiring::{Context, STORED_KINDS};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -81,19 +79,12 @@ pub(super) async fn until_durable(context: &Context, stop: &CancellationToken) -
 type Groups = Vec<(&'static str, Arc<GroupLag>)>;
 
 fn groups(context: &Context) -> Result<Groups> {
-    let groups: Vec<(&'static str, Vec<Topic>)> = vec![
-        ("validate", context.raw_topics()?),
-        ("candles", context.sink_topics([Kind::Trade])?),
-        ("candles-longer", context.sink_topics([Kind::Candle])?),
-        ("candles-reviser", vec![context.dirty_topic()?]),
-        ("store", context.sink_topics(STORED_KINDS)?),
-        ("cache", context.sink_topics(CACHED_KINDS)?),
-    ];
+    let groups = context.groups()?.into_iter();
     groups
-        .into_iter()
-        .map(|(stage, topics)| {
-            let lag = GroupLag::new(&context.config.kafka, &context.group(stage), &topics)?;
-            Ok((stage, Arc::new(lag)))
+        .map(|group| {
+            let name = context.group(group.name);
+            let lag = GroupLag::new(&context.config.kafka, &name, &group.topics)?;
+            Ok((group.name, Arc::new(lag)))
         })
         .collect()
 }

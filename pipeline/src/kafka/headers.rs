@@ -56,3 +56,16 @@ impl<'m> Iterator for RawHeaders<'m> {
         }
     }
 }
+
+/// A consumed record's headers in order; a name that is no text is replaced.
+pub fn header_list(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    RawHeaders::of(message)
+        .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+        .collect()
+}
+
+/// The text of a consumed record's last header named `name`.
+pub fn header_text(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let value = RawHeaders::of(message).filter(|(key, _)| *key == name).last()?.1?;
+    std::str::from_utf8(value).ok().map(str::to_owned)
+}

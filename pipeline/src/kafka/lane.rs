@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::headers::RawHeaders;
-use super::source::Interrupt;
+use super::source::{Interrupt, Wishes};
 
 /// Chunks a lane's queue holds (invariant 8).
 pub(super) const LANE_CHUNKS: usize = 8;
@@ -25,6 +25,7 @@ const PAUSE_AFTER: Duration = Duration::from_millis(300);
 pub(super) struct Lane {
     pub(super) sender: mpsc::Sender<Input>,
     pub(super) interrupt: Arc<Interrupt>,
+    pub(super) wishes: Arc<Wishes>,
     /// Whether its partitions are paused in librdkafka.
     pub(super) paused: bool,
     backlog: VecDeque<Input>,
@@ -33,10 +34,15 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(sender: mpsc::Sender<Input>, interrupt: Arc<Interrupt>) -> Lane {
+    pub(super) fn new(
+        sender: mpsc::Sender<Input>,
+        interrupt: Arc<Interrupt>,
+        wishes: Arc<Wishes>,
+    ) -> Lane {
         Lane {
             sender,
             interrupt,
+            wishes,
             paused: false,
             backlog: VecDeque::new(),
             open: HashMap::new(),
@@ -72,6 +78,7 @@ impl Lane {
 
     /// Drops what was read of `at` and not delivered: it will be read again.
     pub(super) fn forget(&mut self, at: TopicPartition) {
+        self.wishes.forget(at);
         self.open.remove(&at);
         self.backlog.retain(|input| !matches!(input, Input::Chunk(chunk) if chunk.at() == at));
     }

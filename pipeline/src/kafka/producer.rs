@@ -105,6 +105,14 @@ impl Producer {
         Ok(Producer(Arc::new(producer.context("kafka producer")?)))
     }
 
+    /// A producer that survives a delivery that failed for good, for messages whose order says
+    /// nothing: with the gapless guarantee librdkafka refuses everything after such a failure,
+    /// so that whoever waits and writes again would wait for ever.
+    pub fn unordered(settings: &KafkaSettings) -> Result<Producer> {
+        let producer = settings.unordered_producer().create_with_context(Deliveries);
+        Ok(Producer(Arc::new(producer.context("kafka producer")?)))
+    }
+
     /// Hands a message over; waits while the queue is full. The outcome reaches `delivery`.
     pub async fn send(
         &self,

@@ -3,12 +3,17 @@
 //! librdkafka waits for `incremental_assign` and `incremental_unassign` as long as the consumer
 //! is polled, so both are called later, once the lanes have said where to start or have drained.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+
+/// How long a member of the new protocol that is given nothing is believed to be still joining.
+const SETTLED_MS: i64 = 5_000;
 
 /// A change of the assignment.
 #[derive(Debug)]
@@ -23,16 +28,49 @@ pub(super) struct Rebalances {
     changes: Mutex<Vec<Change>>,
     closing: AtomicBool,
     group: String,
+    protocol: GroupProtocol,
+    owned: Mutex<HashSet<(String, i32)>>,
+    /// The group is settled and has no partition for this member.
+    none_to_own: AtomicBool,
 }
 
 impl Rebalances {
-    pub(super) fn new(group: &str) -> Rebalances {
-        Rebalances { group: group.to_owned(), ..Rebalances::default() }
+    pub(super) fn new(group: &str, protocol: GroupProtocol) -> Rebalances {
+        Rebalances { group: group.to_owned(), protocol, ..Rebalances::default() }
     }
 
-    /// Name of the consumer group.
-    pub(super) fn group(&self) -> &str {
-        &self.group
+    /// Shows what is owned; the lag of what is not is its owner's to show.
+    pub(super) fn show(&self, owned: HashSet<(String, i32)>) {
+        metrics::gauge!("tapeline_consumer_partitions", "group" => self.group.clone())
+            .set(owned.len() as f64);
+        let mut before = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partition) in before.difference(&owned) {
+            self.show_lag(topic, *partition, 0);
+        }
+        *before = owned;
+    }
+
+    fn show_lag(&self, topic: &str, partition: i32, lag: i64) {
+        metrics::gauge!(
+            "tapeline_consumer_lag_records", "group" => self.group.clone(),
+            "topic" => topic.to_owned(), "partition" => partition.to_string()
+        )
+        .set(lag as f64);
+    }
+
+    /// The group has no partition for this member.
+    pub(super) fn none_to_own(&self) {
+        self.none_to_own.store(true, Ordering::Release);
+    }
+
+    /// Whether the group is settled and has no partition for this member.
+    pub(super) fn has_none_to_own(&self) -> bool {
+        self.none_to_own.load(Ordering::Acquire)
+    }
+
+    /// Puts a change back that cannot be obeyed yet.
+    pub(super) fn put_back(&self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(0, change);
     }
 
     /// Changes since the last call.
@@ -48,15 +86,30 @@ impl Rebalances {
 
 impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
-        for (topic, partitions) in &statistics.topics {
-            for (number, partition) in &partitions.partitions {
-                if *number >= 0 && partition.consumer_lag >= 0 {
-                    metrics::gauge!(
-                        "tapeline_consumer_lag_records", "group" => self.group.clone(),
-                        "topic" => topic.clone(), "partition" => number.to_string()
-                    )
-                    .set(partition.consumer_lag as f64);
+        // A member without partitions is not told so by every protocol.
+        if let Some(group) = &statistics.cgrp {
+            eprintln!(
+                "STATS {} {} {} {}",
+                group.state, group.join_state, group.assignment_size, group.stateage
+            );
+            let settled = match self.protocol {
+                GroupProtocol::Classic => group.join_state == "steady",
+                // Who was never given anything stays in the first state of joining.
+                GroupProtocol::Consumer => {
+                    ["init", "steady"].contains(&group.join_state.as_str())
+                        && group.state == "up"
+                        && group.stateage >= SETTLED_MS
                 }
+            };
+            let none = settled && group.assignment_size == 0;
+            self.none_to_own.store(none, Ordering::Release);
+        }
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partition) in owned.iter() {
+            let topics = statistics.topics.get(topic);
+            let lag = topics.and_then(|t| t.partitions.get(partition)).map(|p| p.consumer_lag);
+            if let Some(lag) = lag.filter(|lag| *lag >= 0) {
+                self.show_lag(topic, *partition, lag);
             }
         }
     }
@@ -81,6 +134,7 @@ impl ConsumerContext for Rebalances {
             }
             return;
         }
+        self.none_to_own.store(false, Ordering::Release);
         let change =
             if assign { Change::Assign(list.clone()) } else { Change::Revoke(list.clone()) };
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);

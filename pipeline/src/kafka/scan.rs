@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
+use tapeline_schemas::Micros;
 use tapeline_stages::flow::Topic;
 
 use super::KafkaSettings;
@@ -18,16 +19,28 @@ const READ: Duration = Duration::from_secs(30);
 pub fn scan(
     settings: &KafkaSettings,
     topic: &Topic,
+    visit: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<()> {
+    scan_since(settings, topic, Micros(0), visit)
+}
+
+/// The same, from the first record that was appended at `since` or later.
+pub fn scan_since(
+    settings: &KafkaSettings,
+    topic: &Topic,
+    since: Micros,
     mut visit: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<()> {
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     // All partitions at once: each new assignment costs the consumer a wait of its own.
     let mut list = TopicPartitionList::new();
     let mut ends = HashMap::new();
+    let firsts = firsts(&consumer, topic, since)?;
     for partition in 0..topic.partitions {
         let (low, high) = consumer.fetch_watermarks(&topic.name, partition, ASK)?;
-        if low < high {
-            list.add_partition_offset(&topic.name, partition, Offset::Offset(low))?;
+        let first = firsts.get(&partition).map_or(low, |first| low.max(*first));
+        if first < high {
+            list.add_partition_offset(&topic.name, partition, Offset::Offset(first))?;
             ends.insert(partition, high);
         }
     }
@@ -44,6 +57,24 @@ pub fn scan(
         }
     }
     Ok(())
+}
+
+/// The first offset of each partition that is not older than `since`; none for all of them.
+fn firsts(consumer: &BaseConsumer, topic: &Topic, since: Micros) -> Result<HashMap<i32, i64>> {
+    if since.0 <= 0 {
+        return Ok(HashMap::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for partition in 0..topic.partitions {
+        let millis = Offset::Offset(since.0 / 1_000);
+        list.add_partition_offset(&topic.name, partition, millis)?;
+    }
+    let found = consumer.offsets_for_times(list, ASK).context("offsets by time")?;
+    let first = |offset| match offset {
+        Offset::Offset(offset) => offset,
+        _ => i64::MAX, // nothing that new
+    };
+    Ok(found.elements().iter().map(|e| (e.partition(), first(e.offset()))).collect())
 }
 
 /// How far a group is behind its topics.

@@ -25,6 +25,8 @@ const PREFETCH_KIB: &str = "16384";
 /// Messages a producer may hold, in KiB and in number (invariant 8).
 const PRODUCER_QUEUE_KIB: &str = "65536";
 const PRODUCER_QUEUE_MESSAGES: &str = "200000";
+/// How long one attempt of an unordered producer lasts; whoever uses it tries again.
+const UNORDERED_TIMEOUT_MS: &str = "30000";
 
 impl KafkaSettings {
     /// Refuses settings that would break a guarantee.
@@ -82,6 +84,16 @@ impl KafkaSettings {
             .set("acks", "all")
             // Java's default partitioner; librdkafka's own default differs.
             .set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// For producers whose messages may come in any order, and again, but must not be given up
+    /// because one of them failed.
+    pub fn unordered_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("enable.gapless.guarantee", "false")
+            .set("message.timeout.ms", UNORDERED_TIMEOUT_MS);
         config
     }
 }

@@ -1,7 +1,8 @@
 //! A lane's end of the consumer: chunks in, checkpoints out.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::Thread;
 
 use tapeline_stages::flow::{Checkpoint, Input, Source, TopicPartition};
@@ -41,12 +42,42 @@ impl Interrupt {
     }
 }
 
+/// What a lane wants of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Not to be read for now.
+    Hold,
+    /// To be assigned once more.
+    Again,
+}
+
+/// What a lane wants of its partitions: the last word about each, so at most one a partition
+/// (invariant 8).
+#[derive(Debug, Default)]
+pub(super) struct Wishes(Mutex<HashMap<TopicPartition, Wish>>);
+
+impl Wishes {
+    fn add(&self, at: TopicPartition, wish: Wish) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(at, wish);
+    }
+
+    pub(super) fn take(&self) -> HashMap<TopicPartition, Wish> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A partition that went, or begins anew, has no wishes left from before.
+    pub(super) fn forget(&self, at: TopicPartition) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+    }
+}
+
 /// One lane's records.
 #[derive(Debug)]
 pub struct KafkaSource {
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) checkpoints: std_mpsc::SyncSender<Checkpoints>,
     pub(super) interrupt: Arc<Interrupt>,
+    pub(super) wishes: Arc<Wishes>,
     pub(super) consumer: Thread,
 }
 
@@ -60,6 +91,14 @@ impl Source for KafkaSource {
 
     async fn interrupted(&self) {
         self.interrupt.raised().await;
+    }
+
+    fn hold(&mut self, at: TopicPartition) {
+        self.wishes.add(at, Wish::Hold);
+    }
+
+    fn again(&mut self, at: TopicPartition) {
+        self.wishes.add(at, Wish::Again);
     }
 
     fn commit(&mut self, checkpoints: Checkpoints) {

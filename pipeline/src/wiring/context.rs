@@ -15,6 +15,7 @@ use crate::kafka::{
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
+use crate::telemetry::Readiness;
 
 /// What every stage needs, set up once.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Context {
     pub registry: RegistryClient,
     /// Go on where retention has taken what was to be read next; it is counted as lost.
     pub accept_loss: bool,
+    /// What has to be ready in this process.
+    pub readiness: Readiness,
     /// Every topic of the pipeline.
     topics: Arc<HashMap<String, TopicState>>,
 }
@@ -43,11 +46,17 @@ impl Context {
         let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
         let topics = describe_all(config.kafka.clone()).await?;
-        let (config, topics) = (Arc::new(config), Arc::new(topics));
-        Ok(Context { config, schema_ids, registry, accept_loss: false, topics })
+        Ok(Context {
+            config: Arc::new(config),
+            schema_ids,
+            registry,
+            accept_loss: false,
+            readiness: Readiness::new(),
+            topics: Arc::new(topics),
+        })
     }
 
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.config.kafka.topic_prefix
     }
 
@@ -83,6 +92,12 @@ impl Context {
     /// The incarnation of a topic.
     pub fn topic_id(&self, name: &str) -> Option<&str> {
         self.topics.get(name).map(|state| state.id.as_str())
+    }
+
+    /// Number of partitions of a topic of the pipeline.
+    pub fn partitions(&self, name: &str) -> Result<i32> {
+        let state = self.topics.get(name).with_context(|| format!("topic {name} is unknown"))?;
+        Ok(state.partitions)
     }
 
     /// The name of a stage's consumer group.

@@ -31,18 +31,25 @@ where
     let mut config = kafka.consumer(Some(&group));
     group_settings(context, name, &mut config);
     let stop = shutdown.child_token();
-    let accept_loss = context.accept_loss;
     let incarnations = Incarnations::known(context, name, &topics).await?;
-    let options =
-        ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len(), accept_loss };
+    let options = ConsumerOptions {
+        group,
+        protocol: context.config.group.protocol,
+        config,
+        topics: topics.clone(),
+        lanes: lanes.len(),
+        accept_loss: context.accept_loss,
+        ready: context.readiness.component(name),
+    };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
-    let producer = Producer::new(kafka)?;
+    let producer = Producer::unordered(kafka)?;
+    let schemas = RegistrySchemas::new(context.registry.clone());
     let topics = Arc::new(topics);
     let mut running = JoinSet::new();
     for ((stage, sink), source) in lanes.into_iter().zip(sources) {
         let topics = Arc::clone(&topics);
         let limits = limits.clone();
-        let schemas = RegistrySchemas(context.registry.clone());
+        let schemas = schemas.clone();
         let quarantine = Quarantine::new(
             producer.clone(),
             context.prefix(),

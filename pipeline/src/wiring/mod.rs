@@ -47,6 +47,32 @@ impl StageName {
     }
 }
 
+/// One consumer group of a stage.
+#[derive(Debug, Clone)]
+pub struct StageGroup {
+    /// The stage.
+    pub stage: StageName,
+    /// Its part, as metrics and the group's name have it ([`Context::group`]).
+    pub name: &'static str,
+    /// What it reads.
+    pub topics: Vec<Topic>,
+}
+
+impl Context {
+    /// Every consumer group of the pipeline.
+    pub fn groups(&self) -> Result<Vec<StageGroup>> {
+        let group = |stage, name, topics| StageGroup { stage, name, topics };
+        Ok(vec![
+            group(StageName::Validate, "validate", self.raw_topics()?),
+            group(StageName::Candles, "candles", self.sink_topics([Kind::Trade])?),
+            group(StageName::Candles, "candles-longer", self.sink_topics([Kind::Candle])?),
+            group(StageName::Candles, "candles-reviser", vec![self.dirty_topic()?]),
+            group(StageName::Store, "store", self.sink_topics(STORED_KINDS)?),
+            group(StageName::Cache, "cache", self.sink_topics(CACHED_KINDS)?),
+        ])
+    }
+}
+
 /// Runs a stage until `shutdown`, or until it must not go on.
 pub async fn run_stage(
     stage: StageName,

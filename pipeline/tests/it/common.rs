@@ -1,13 +1,15 @@
 //! A pipeline of a test's own on the real services: its topics, its database, its cache.
 
 use std::future::Future;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tapeline::config::Config;
 use tapeline::kafka::{create_topics, delete_topics};
+use tapeline::telemetry::Readiness;
 use tapeline::wiring::{Context, StageName, run_stage};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +94,45 @@ impl Pipeline {
 
     /// Starts a stage.
     pub(crate) fn start(&self, stage: StageName) -> Running {
+        self.start_member(&self.context, stage)
+    }
+
+    /// The binary on this pipeline, with other settings where `change` says so, to be run in a
+    /// process of its own. It serves no metrics unless told to.
+    pub(crate) fn command(&self, args: &[&str], change: impl FnOnce(&mut Config)) -> Command {
+        let mut config = (*self.context.config).clone();
+        config.http.listen = None;
+        change(&mut config);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}_{number}.json", config.pipeline.id);
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, serde_json::to_string(&config).expect("config")).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapeline"));
+        command
+            .arg("--config")
+            .arg(path)
+            .args(args)
+            .env_remove("TAPELINE__DATABASE__URL")
+            .env_remove("TAPELINE__REDIS__URL")
+            .env_remove("TAPELINE__REGISTRY__URL")
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Another instance of the pipeline's stages, with other settings.
+    pub(crate) fn member(&self, change: impl FnOnce(&mut Config)) -> Context {
+        let mut config = (*self.context.config).clone();
+        change(&mut config);
+        let mut context = self.context.clone();
+        context.config = Arc::new(config);
+        context.readiness = Readiness::new();
+        context
+    }
+
+    /// Starts a stage of such an instance.
+    pub(crate) fn start_member(&self, context: &Context, stage: StageName) -> Running {
         let stop = self.shutdown.child_token();
-        let (context, token) = (self.context.clone(), stop.clone());
+        let (context, token) = (context.clone(), stop.clone());
         let task = tokio::spawn(async move { run_stage(stage, &context, token).await });
         Running { stop, task }
     }
@@ -112,6 +151,12 @@ impl Pipeline {
     /// Removes what the test made.
     pub(crate) async fn finish(self) {
         self.shutdown.cancel();
+        let own = format!("{}_", self.context.config.pipeline.id);
+        for file in std::fs::read_dir(std::env::temp_dir()).expect("files").flatten() {
+            if file.file_name().to_string_lossy().starts_with(&own) {
+                std::fs::remove_file(file.path()).expect("removed");
+            }
+        }
         delete_topics(&self.context.config.kafka).await.expect("delete topics");
         self.registry.cancel();
         let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");
@@ -166,6 +211,11 @@ impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("joins").expect("the stage ends well");
+    }
+
+    /// Whether it has stopped by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Waits for it to stop by itself, and returns why.

@@ -3,10 +3,13 @@
 mod audit;
 mod candles;
 mod common;
+mod groups;
 mod hostile;
 mod judgement;
+mod lag;
 mod look;
 mod python;
+mod quarantine;
 mod registry_down;
 mod replayed;
 mod retention;

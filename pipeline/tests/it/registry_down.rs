@@ -204,3 +204,62 @@ async fn schemas_that_are_known_need_no_registry_and_go_on_while_it_is_down() {
     validate.stop().await;
     pipeline.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_partition_that_needs_the_registry_waits_and_goes_on_where_it_was_invariants_1_and_3()
+ {
+    let (pipeline, switch) = pipeline().await;
+    let raw = look::raw_topic(&pipeline, Kind::Trade);
+    let (validate, store) = (pipeline.start(StageName::Validate), pipeline.start(StageName::Store));
+    look::publish(&pipeline, &ours(0..40)).await;
+    look::all_accounted(&pipeline, 40).await;
+    switch.turn(Mood::Silent);
+    // Number 40 is of A-USD: its partition waits, with everything behind the record.
+    look::push(&pipeline, &[foreign(&raw, KNOWN_ID, 40)]).await;
+    look::publish(&pipeline, &ours(41..4_041)).await;
+    let place = |number| partition_for(format!("TEST:{}", symbol(number)).as_bytes(), PARTITIONS);
+    let waits = place(40);
+    let elsewhere = (41..4_041).filter(|number| place(*number) != waits).count();
+    assert!(elsewhere > 0, "symbols of one partition only");
+    let checked_of = |here: bool| {
+        let checked = look::read_kind(&pipeline, Kind::Trade).into_iter();
+        checked.filter(|seen| (seen.partition == waits) == here).count()
+    };
+    let before = (0..40).filter(|number| place(*number) == waits).count();
+    eventually("the other partitions go on", || async {
+        checked_of(false) == elsewhere + 40 - before
+    })
+    .await;
+    switch.asked_again().await;
+    assert_eq!(checked_of(true), before, "nothing passed the record that waits");
+    // A member that leaves while a partition waits leaves it where it was.
+    validate.stop().await;
+    let validate = pipeline.start(StageName::Validate);
+    switch.asked_again().await;
+    assert_eq!(checked_of(true), before);
+    switch.turn(Mood::Sound);
+    look::all_accounted(&pipeline, 4_041).await;
+    assert!(look::read_kind(&pipeline, Kind::Quarantine).is_empty());
+    let sql = "select count(*) from market_data_trades where exchange = 'TEST'";
+    assert_eq!(pipeline.count(sql).await, 4_041);
+    store.stop().await;
+    validate.stop().await;
+    pipeline.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_ids_that_no_registry_knows_does_not_ask_for_each_record() {
+    let (pipeline, switch) = pipeline().await;
+    let raw = look::raw_topic(&pipeline, Kind::Trade);
+    let bogus: Vec<_> = (0..600).map(|number| foreign(&raw, UNKNOWN_ID, number)).collect();
+    look::push(&pipeline, &bogus).await;
+    let (began, asked) = (std::time::Instant::now(), switch.asked.load(Ordering::SeqCst));
+    let validate = pipeline.start(StageName::Validate);
+    eventually("all are decided", || async { checked(&pipeline) == 600 }).await;
+    validate.stop().await;
+    assert_eq!(look::read_kind(&pipeline, Kind::Quarantine).len(), 600);
+    // Once for every five seconds that it took.
+    let asked = switch.asked.load(Ordering::SeqCst) - asked;
+    assert!(asked as u64 <= 1 + began.elapsed().as_secs() / 5, "asked {asked} times");
+    pipeline.finish().await;
+}

@@ -1,7 +1,5 @@
 //! Rows and position move together, whatever happens to the process.
 
-use std::process::{Command, Stdio};
-
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Kind, Micros, Money, Side, Trade, encode, headers, wire};
 
@@ -36,20 +34,8 @@ async fn publish(pipeline: &Pipeline, ids: std::ops::Range<u32>) {
 
 /// A stage in a process of its own, so that it can be killed.
 fn spawn(pipeline: &Pipeline, stage: &str, failpoints: &str) -> Process {
-    let path = std::env::temp_dir().join(format!("{}.json", pipeline.context.config.pipeline.id));
-    let mut config = serde_json::to_value(&*pipeline.context.config).expect("config");
-    config["http"]["listen"] = serde_json::Value::Null;
-    std::fs::write(&path, config.to_string()).expect("written");
-    let child = Command::new(env!("CARGO_BIN_EXE_tapeline"))
-        .args(["--config", path.to_str().expect("utf-8"), stage])
-        .env("TAPELINE_FAILPOINTS", failpoints)
-        .env_remove("TAPELINE__DATABASE__URL")
-        .env_remove("TAPELINE__REDIS__URL")
-        .env_remove("TAPELINE__REGISTRY__URL")
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("the binary starts");
-    Process(child)
+    let mut command = pipeline.command(&[stage], |_| {});
+    Process(command.env("TAPELINE_FAILPOINTS", failpoints).spawn().expect("the binary starts"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! The loop that owns tasks, back-pressure, metrics and order, so that stages need not.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 
 use super::loss;
+use self::waiting::Waiting;
 use super::origin::{Held, plain_input};
 use super::{
     Batcher, Chunk, Contract, Durable, In, Input, Lost, Outcome, Position, QuarantineSink, Record,
@@ -25,8 +28,8 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-/// First and longest pause between questions to a registry that does not answer.
-const REGISTRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// First and longest pause between attempts to take partitions that cannot be taken yet.
+const ASSIGN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 struct Meters {
     records: [Counter; Outcome::ALL.len()],
@@ -46,6 +49,8 @@ struct Lane<'t, St: Stage, Si, Q, Sc> {
     batcher: Batcher<St::Out>,
     held: HashMap<TopicPartition, Held>,
     deadline: Option<Instant>,
+    /// Partitions that wait for the registry.
+    waiting: Waiting,
     /// Partitions were given up and have not been assigned again.
     gave_up: bool,
     meters: Meters,
@@ -109,6 +114,7 @@ where
         batcher: Batcher::default(),
         held: HashMap::new(),
         deadline: None,
+        waiting: Waiting::new(name),
         gave_up: false,
         meters,
     };
@@ -117,6 +123,10 @@ where
         let input = tokio::select! {
             biased;
             () = sleep_until(deadline) => None,
+            answer = lane.waiting.answer(&lane.schemas) => {
+                lane.resume_waiting(answer, &mut source);
+                continue;
+            }
             input = source.next() => Some(input),
         };
         let step = match input {
@@ -144,12 +154,8 @@ where
             }
             Some(Input::Failed(reason)) => Err(Stop::Fatal(reason)),
         };
-        match step {
-            Ok(()) => {}
-            // What was gathered is given up, not skipped: it was never committed, and the
-            // revocation or the end that interrupted comes next.
-            Err(Stop::Interrupted) => lane.give_up(),
-            Err(Stop::Fatal(reason)) => return Err(reason),
+        if let Err(stop) = step {
+            lane.stopped(stop)?;
         }
     }
 }
@@ -173,7 +179,9 @@ where
             return Ok(()); // given up or revoked: the next owner reads it again
         }
         for index in 0..chunk.len() {
-            self.take_record(chunk.record(index), source).await?;
+            if !self.take_record(chunk.record(index), source).await? {
+                break; // held: the rest is read again
+            }
             if self.batcher.len() >= self.limits.batch_positions
                 || self.batcher.byte_len() >= self.limits.batch_bytes
             {
@@ -198,11 +206,12 @@ where
         self.deadline.get_or_insert_with(|| Instant::now() + self.limits.linger);
     }
 
+    /// Whether the record was taken; if not, its partition is held.
     async fn take_record(
         &mut self,
         record: Record<'_>,
         source: &mut impl Source,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let topics = self.topics;
         let topic = &topics[record.at.topic as usize];
         let input = match topic.contract {
@@ -222,7 +231,7 @@ where
                         let input = plain_input(record, topic);
                         let input = In { origin, origin_first: origin + 1, ..input };
                         self.push(&input, Outcome::Repeated);
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
@@ -245,41 +254,28 @@ where
                     self.push(&input, Outcome::Quarantined);
                 }
                 Err(Refusal::UnknownSchema(kind, id)) => {
-                    let schema = self.ask_registry(id, source).await?;
-                    self.stage.learn(kind, id, schema.as_deref());
+                    match self.waiting.ask(&mut self.schemas, id).await {
+                        Some(schema) => self.stage.learn(kind, id, schema.as_deref()),
+                        None => {
+                            self.hold(record.at, kind, id, source).await?;
+                            return Ok(false);
+                        }
+                    }
                     continue;
                 }
             }
-            return Ok(());
+            return Ok(true);
         }
     }
 
-    /// Asks until the registry answers; an unreachable registry pauses the lane, it is not the
-    /// record's fault.
-    async fn ask_registry(
-        &mut self,
-        id: u32,
-        source: &impl Source,
-    ) -> Result<Option<String>, Stop> {
-        let mut pause = REGISTRY_PAUSE.0;
-        loop {
-            let reason = match self.schemas.schema(id).await {
-                Ok(schema) => return Ok(schema),
-                Err(reason) => reason,
-            };
-            counter!("tapeline_registry_failures_total", "stage" => self.name).increment(1);
-            tracing::warn!(
-                stage = self.name,
-                schema_id = id,
-                reason,
-                "registry cannot be asked, waiting"
-            );
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = source.interrupted() => return Err(Stop::Interrupted),
-            }
-            pause = (pause * 2).min(REGISTRY_PAUSE.1);
+    /// What was gathered when the source interrupted is given up, not skipped: it was never
+    /// committed, and the revocation or the end that interrupted comes next.
+    fn stopped(&mut self, stop: Stop) -> Result<(), String> {
+        match stop {
+            Stop::Interrupted => self.give_up(),
+            Stop::Fatal(reason) => return Err(reason),
         }
+        Ok(())
     }
 
     /// Offsets between the last raw record and this one were never delivered: a marker for them.
@@ -348,7 +344,7 @@ where
         source: &impl Source,
     ) -> Result<Vec<super::Resume>, Stop> {
         let places: Vec<_> = partitions.iter().map(|(at, _)| *at).collect();
-        let mut pause = REGISTRY_PAUSE.0;
+        let mut pause = ASSIGN_PAUSE.0;
         let resumes = loop {
             match self.sink.assign(&places).await {
                 Ok(resumes) => break resumes,
@@ -365,7 +361,7 @@ where
                 () = tokio::time::sleep(pause) => {}
                 () = source.interrupted() => return Err(Stop::Interrupted),
             }
-            pause = (pause * 2).min(REGISTRY_PAUSE.1);
+            pause = (pause * 2).min(ASSIGN_PAUSE.1);
         };
         self.gave_up = false;
         for (at, note) in &partitions {
@@ -395,6 +391,7 @@ where
         }
         for at in partitions {
             self.held.remove(at);
+            self.waiting.remove(*at);
             self.stage.revoked(*at);
         }
         self.sink.revoke(partitions).await;
@@ -407,6 +404,7 @@ where
         self.gave_up = true;
         self.batcher = Batcher::default();
         self.deadline = None;
+        self.waiting.clear();
         for (at, _) in self.held.drain() {
             self.stage.revoked(at);
         }

@@ -54,12 +54,19 @@ pub trait Source: Send {
     /// input still waits in the queue: whoever is stuck writing gives up then.
     fn interrupted(&self) -> impl Future<Output = ()> + Send;
 
+    /// Stops reading `at` and drops what was read of it: the loop cannot take it now, and the
+    /// other partitions go on.
+    fn hold(&mut self, at: TopicPartition);
+
+    /// Assigns `at`, which was held, once more. What comes of it before that is stale.
+    fn again(&mut self, at: TopicPartition);
+
     /// Commits checkpoints, for partitions that are still owned. Consumed in order with the answers to revocations.
     fn commit(&mut self, checkpoints: Vec<(TopicPartition, Checkpoint)>);
 }
 
-/// Looks up writer schemas.
-pub trait SchemaSource: Send {
+/// Looks up writer schemas. A clone asks the same registry.
+pub trait SchemaSource: Clone + Send + Sync + 'static {
     /// The schema with this id; `Ok(None)` only where a healthy registry does not know it,
     /// `Err` where the registry cannot be asked: the loop waits and asks again.
     fn schema(&mut self, id: u32) -> impl Future<Output = Result<Option<String>, String>> + Send;

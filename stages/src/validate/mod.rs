@@ -81,19 +81,19 @@ impl Validate {
                 let trade = Trade::decode(payload).map_err(decoded)?;
                 rules::trade(&trade, settings)?;
                 rules::routing(record, &trade.exchange, &trade.symbol, partitions)?;
-                Ok(judge_trade(trade, remembered(symbols, record), content, settings))
+                Ok(judge_trade(trade, remembered(symbols, record), content, settings, record))
             }
             Kind::Ticker => {
                 let ticker = Ticker::decode(payload).map_err(decoded)?;
                 rules::ticker(&ticker, settings)?;
                 rules::routing(record, &ticker.exchange, &ticker.symbol, partitions)?;
-                Ok(judge_ticker(ticker, remembered(symbols, record), content, settings))
+                Ok(judge_ticker(ticker, remembered(symbols, record), content, settings, record))
             }
             Kind::Book => {
                 let book = Book::decode(payload).map_err(decoded)?;
                 rules::book(&book, settings)?;
                 rules::routing(record, &book.exchange, &book.symbol, partitions)?;
-                Ok(judge_book(book, remembered(symbols, record), content, settings))
+                Ok(judge_book(book, remembered(symbols, record), content, settings, record))
             }
             Kind::Candle | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
                 Err(Reject::new("kind", format!("{} has no raw topic", kind.name())).into())
@@ -191,6 +191,7 @@ fn judge_trade(
     memory: &mut SymbolMemory,
     content: &mut Vec<u8>,
     settings: &Settings,
+    record: &Record<'_>,
 ) -> Verdict {
     let (venue_time, receive_time) = (trade.venue_time, trade.receive_time);
     let mut judgement = Judgement::default();
@@ -198,6 +199,7 @@ fn judge_trade(
     content.clear();
     tapeline_schemas::Field::put(&trade, content);
     memory.identity(trade.trade_id.as_bytes(), content, settings, &mut judgement);
+    pardon(&mut judgement, record);
     if !judgement.flags.is_repeat() {
         memory.price("price", trade.price, settings, &mut judgement);
         memory.time(venue_time, receive_time, settings, &mut judgement);
@@ -210,6 +212,7 @@ fn judge_ticker(
     memory: &mut SymbolMemory,
     content: &mut Vec<u8>,
     settings: &Settings,
+    record: &Record<'_>,
 ) -> Verdict {
     let (venue_time, receive_time) = (ticker.venue_time, ticker.receive_time);
     let mut judgement = Judgement::default();
@@ -219,6 +222,7 @@ fn judge_ticker(
         content.clear();
         tapeline_schemas::Field::put(&ticker, content);
         memory.identity(id.as_bytes(), content, settings, &mut judgement);
+        pardon(&mut judgement, record);
     }
     if !judgement.flags.is_repeat() {
         spread(ticker.bid, ticker.ask, &mut judgement);
@@ -235,6 +239,7 @@ fn judge_book(
     memory: &mut SymbolMemory,
     content: &mut Vec<u8>,
     settings: &Settings,
+    record: &Record<'_>,
 ) -> Verdict {
     let (venue_time, receive_time) = (book.venue_time, book.receive_time);
     let mut judgement = Judgement::default();
@@ -244,6 +249,7 @@ fn judge_book(
         content.clear();
         tapeline_schemas::Field::put(&book, content);
         memory.identity(id.as_bytes(), content, settings, &mut judgement);
+        pardon(&mut judgement, record);
     }
     if !judgement.flags.is_repeat() {
         if book.action != tapeline_schemas::BookAction::Delta {
@@ -253,6 +259,14 @@ fn judge_book(
         memory.time(venue_time, receive_time, settings, &mut judgement);
     }
     Verdict { judgement, venue_time, receive_time }
+}
+
+/// A record sent again from quarantine repeats the one that a sink refused. Flagged as a duplicate
+/// nobody would take it; whether its event is there after all, the sinks' keys tell.
+fn pardon(judgement: &mut Judgement, record: &Record<'_>) {
+    if judgement.flags.is_repeat() && record.headers.text(headers::RETRY_OF).is_some() {
+        *judgement = Judgement::default();
+    }
 }
 
 fn spread(

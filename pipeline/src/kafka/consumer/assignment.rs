@@ -8,7 +8,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use tapeline_stages::flow::{Input, Released, Resume, Start, TopicPartition};
 use tokio::sync::oneshot;
 
-use super::{ASK, Worker};
+use super::{ASK, POLL, Worker};
+use crate::kafka::rebalance::Change;
+use crate::kafka::source::Wish;
 
 /// An assignment that waits for the lanes to say where to start.
 pub(super) struct Starting {
@@ -26,16 +28,72 @@ pub(super) struct Draining {
     gave_up: Vec<usize>,
 }
 
+impl Draining {
+    /// Whether `at` is among what goes.
+    pub(super) fn takes(&self, at: TopicPartition, worker: &Worker) -> bool {
+        let name = worker.name(at);
+        self.list.elements().iter().any(|e| e.topic() == name && e.partition() == at.partition)
+    }
+}
+
 /// Partitions with the note their last owner left.
 type Noted = Vec<(TopicPartition, Option<String>)>;
 
 impl Worker {
+    /// Ready is who owns partitions, and who takes part in a group that has none for it.
+    pub(super) fn say_whether_ready(&mut self) {
+        let owns = !self.owned.is_empty() && self.starting.is_empty();
+        let is_ready = owns || self.consumer.context().has_none_to_own();
+        if self.is_ready.replace(is_ready) != Some(is_ready) {
+            if is_ready {
+                self.ready.ready();
+            } else {
+                self.ready.unready("no partitions yet");
+            }
+        }
+    }
+
+    pub(super) fn take_wishes(&mut self) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            for (at, wish) in self.lanes[lane].wishes.take() {
+                // A partition that goes, or is gone, is its next owner's.
+                let goes = self.draining.as_ref().is_some_and(|draining| draining.takes(at, self));
+                if goes || !self.owned.contains_key(&at) {
+                    continue;
+                }
+                match wish {
+                    Wish::Hold => {
+                        let mut list = TopicPartitionList::new();
+                        list.add_partition(self.name(at), at.partition);
+                        self.consumer.pause(&list).context("pause")?;
+                        self.lanes[lane].forget(at);
+                        self.held.insert(at);
+                    }
+                    Wish::Again => self.start_again(lane, &[at])?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
+            self.consumer.context().none_to_own();
             return self.consumer.incremental_assign(list).context("empty assignment");
         }
-        let (places, offsets) = self.committed(list.clone())?;
-        self.start(places, offsets, false);
+        match self.committed(list.clone()) {
+            Ok((places, offsets)) => self.start(places, offsets, false),
+            // A coordinator on the move, a member whose epoch has passed: librdkafka waits for
+            // our answer to the assignment, so the question can be asked again.
+            Err(error) => {
+                tracing::warn!(
+                    reason = format!("{error:#}"),
+                    "cannot take partitions yet, will try again"
+                );
+                std::thread::sleep(POLL);
+                self.consumer.context().put_back(Change::Assign(list.clone()));
+            }
+        }
         Ok(())
     }
 
@@ -172,6 +230,7 @@ impl Worker {
         for element in draining.list.elements() {
             if let Some(at) = self.place(element.topic(), element.partition()) {
                 self.owned.remove(&at);
+                self.held.remove(&at);
                 let lane = self.lane_of(at);
                 self.lanes[lane].forget(at);
             }
@@ -179,22 +238,40 @@ impl Worker {
         self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
         self.show_partitions();
         for lane in draining.gave_up {
-            self.start_again(lane)?;
+            let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
+            let mine: Vec<_> = mine.map(|(at, _)| *at).collect();
+            self.start_again(lane, &mine)?;
         }
         Ok(())
     }
 
-    /// A lane gave up everything it had read: what stays ours is read again from its fences.
-    fn start_again(&mut self, lane: usize) -> Result<()> {
-        let places: Vec<_> =
-            self.owned.iter().filter(|(_, owner)| **owner == lane).map(|(at, _)| *at).collect();
+    /// librdkafka waits for the answer to every change, also while it is being closed: whoever is
+    /// owed one and ends without it waits for ever.
+    pub(super) fn answer_all(&mut self) {
+        let draining = self.draining.take().map(|draining| Change::Revoke(draining.list));
+        let starting = self.starting.drain(..).find(|starting| !starting.again);
+        let starting = starting.map(|_| Change::Assign(TopicPartitionList::new()));
+        for change in self.consumer.context().take().into_iter().chain(draining).chain(starting) {
+            let answered = match change {
+                Change::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Change::Revoke(list) => self.consumer.incremental_unassign(&list),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "rebalance while closing");
+            }
+        }
+    }
+
+    /// A lane gave up what it had read of `places`: they are read again from where the sink stands.
+    pub(super) fn start_again(&mut self, lane: usize, places: &[TopicPartition]) -> Result<()> {
         if places.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for at in &places {
+        for at in places {
             list.add_partition(self.name(*at), at.partition);
             self.owned.remove(at);
+            self.held.remove(at);
         }
         places.iter().for_each(|at| self.lanes[lane].forget(*at));
         self.consumer.pause(&list).context("pause")?;

@@ -4,7 +4,7 @@
 mod assignment;
 mod retention;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use self::assignment::{Draining, Starting};
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
-use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource};
+use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wishes};
+use crate::config::GroupProtocol;
+use crate::telemetry::Component;
 
 /// How long a question to the cluster may take.
 const ASK: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ const SWEEP: usize = 2_000;
 pub struct ConsumerOptions {
     /// Name of the consumer group.
     pub group: String,
+    /// How its members agree.
+    pub protocol: GroupProtocol,
     /// librdkafka's settings.
     pub config: ClientConfig,
     /// Topics; their index is that of [`TopicPartition`].
@@ -46,6 +50,8 @@ pub struct ConsumerOptions {
     pub lanes: usize,
     /// Go on where the log no longer has what is to be read next; it is counted as lost.
     pub accept_loss: bool,
+    /// Is told whether the group has given this member its part.
+    pub ready: Component,
 }
 
 /// The running thread.
@@ -72,6 +78,11 @@ struct Worker {
     starting: Vec<Starting>,
     draining: Option<Draining>,
     accept_loss: bool,
+    /// Partitions that their lanes do not want now.
+    held: HashSet<TopicPartition>,
+    ready: Component,
+    /// What `ready` was last told.
+    is_ready: Option<bool>,
     shutdown: CancellationToken,
     ending: bool,
     failed: bool,
@@ -84,20 +95,22 @@ pub fn start_consumer(
 ) -> Result<(Vec<KafkaSource>, ConsumerHandle)> {
     let consumer: BaseConsumer<Rebalances> = options
         .config
-        .create_with_context(Rebalances::new(&options.group))
+        .create_with_context(Rebalances::new(&options.group, options.protocol))
         .context("kafka consumer")?;
     let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
     consumer.subscribe(&names).context("subscribe")?;
     let index = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i as u16)).collect();
     let (sender, checkpoints) = std_mpsc::sync_channel(CHECKPOINTS);
     let ends: Vec<_> = (0..options.lanes.max(1))
-        .map(|_| (mpsc::channel(LANE_CHUNKS), Arc::new(Interrupt::default())))
+        .map(|_| {
+            (mpsc::channel(LANE_CHUNKS), Arc::<Interrupt>::default(), Arc::<Wishes>::default())
+        })
         .collect();
     let mut receivers = Vec::new();
     let mut lanes = Vec::new();
-    for ((input, inputs), interrupt) in ends {
-        lanes.push(Lane::new(input, Arc::clone(&interrupt)));
-        receivers.push((inputs, interrupt));
+    for ((input, inputs), interrupt, wishes) in ends {
+        lanes.push(Lane::new(input, Arc::clone(&interrupt), Arc::clone(&wishes)));
+        receivers.push((inputs, interrupt, wishes));
     }
     let worker = Worker {
         consumer,
@@ -111,6 +124,9 @@ pub fn start_consumer(
         starting: Vec::new(),
         draining: None,
         accept_loss: options.accept_loss,
+        held: HashSet::new(),
+        ready: options.ready,
+        is_ready: None,
         shutdown,
         ending: false,
         failed: false,
@@ -121,8 +137,9 @@ pub fn start_consumer(
         .context("consumer thread")?;
     let sources = receivers
         .into_iter()
-        .map(|(inputs, interrupt)| KafkaSource {
+        .map(|(inputs, interrupt, wishes)| KafkaSource {
             inputs,
+            wishes,
             checkpoints: sender.clone(),
             interrupt,
             consumer: thread.thread().clone(),
@@ -148,7 +165,11 @@ impl Worker {
         }
         self.take_checkpoints();
         self.commit(CommitMode::Sync);
+        self.ready.unready("it has ended");
+        self.owned.clear();
+        self.show_partitions();
         self.consumer.context().close();
+        self.answer_all();
         // Dropping the consumer leaves the group.
     }
 
@@ -176,6 +197,8 @@ impl Worker {
                 Change::Revoke(list) => self.begin_revoke(list),
             }
         }
+        self.take_wishes()?;
+        self.say_whether_ready();
         if self.shutdown.is_cancelled() && !self.ending {
             self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
             self.end();
@@ -200,9 +223,8 @@ impl Worker {
     }
 
     fn show_partitions(&self) {
-        let group = self.consumer.context().group().to_owned();
-        metrics::gauge!("tapeline_consumer_partitions", "group" => group)
-            .set(self.owned.len() as f64);
+        let owned = self.owned.keys().map(|at| (self.name(*at).to_owned(), at.partition));
+        self.consumer.context().show(owned.collect());
     }
 
     fn lane_of(&self, at: TopicPartition) -> usize {
@@ -262,13 +284,21 @@ impl Worker {
                 self.lost_ranges()
             );
         }
+        let twice = matches!(
+            code,
+            Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
+        );
+        if twice {
+            anyhow::bail!(
+                "{error}: another process has this group.instance_id, or one that died has it until its session ends. Give each process its own"
+            );
+        }
         match code {
             Some(
                 RDKafkaErrorCode::Fatal
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed,
             ) => Err(error).context("consumer"),
@@ -340,7 +370,8 @@ impl Worker {
             }
             // A partition that came while the lane was paused is resumed with the others: harmless.
             let mut list = TopicPartitionList::new();
-            for (at, _) in self.owned.iter().filter(|(_, owner)| **owner == lane) {
+            let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
+            for (at, _) in mine.filter(|(at, _)| pause || !self.held.contains(at)) {
                 list.add_partition(self.name(*at), at.partition);
             }
             if pause {
