@@ -4,6 +4,7 @@
 mod admin;
 mod consumer;
 mod ends;
+mod fixed;
 mod headers;
 mod lane;
 mod producer;
@@ -16,8 +17,9 @@ mod source;
 mod tail;
 
 pub use admin::{Admin, TopicState, create_topics, delete_topics, dirty_topic, topic_names};
-pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
+pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
 pub use ends::LogEndReader;
+pub use fixed::{Fixed, Progress, Range};
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
 pub use scan::{GroupLag, scan};

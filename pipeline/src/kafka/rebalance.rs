@@ -23,11 +23,24 @@ pub(super) struct Rebalances {
     changes: Mutex<Vec<Change>>,
     closing: AtomicBool,
     group: String,
+    /// Of a consumer without a group: how far partitions whose queue is empty were fetched.
+    fetched: Option<Mutex<Vec<Fetched>>>,
 }
 
+/// Topic, partition and the next offset to be fetched.
+pub(super) type Fetched = (String, i32, i64);
+
 impl Rebalances {
-    pub(super) fn new(group: &str) -> Rebalances {
-        Rebalances { group: group.to_owned(), ..Rebalances::default() }
+    pub(super) fn new(group: &str, in_group: bool) -> Rebalances {
+        let fetched = (!in_group).then(Mutex::default);
+        Rebalances { group: group.to_owned(), fetched, ..Rebalances::default() }
+    }
+
+    /// How far partitions whose queue is empty were fetched, where that became known since the
+    /// last call.
+    pub(super) fn take_fetched(&self) -> Vec<Fetched> {
+        let Some(fetched) = &self.fetched else { return Vec::new() };
+        std::mem::take(&mut *fetched.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Name of the consumer group.
@@ -48,6 +61,16 @@ impl Rebalances {
 
 impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
+        if let Some(fetched) = &self.fetched {
+            let partitions = statistics.topics.iter().flat_map(|(name, topic)| {
+                topic.partitions.values().map(move |partition| (name, partition))
+            });
+            *fetched.lock().unwrap_or_else(PoisonError::into_inner) = partitions
+                .filter(|(_, partition)| partition.partition >= 0 && partition.fetchq_cnt == 0)
+                .map(|(name, partition)| (name.clone(), partition.partition, partition.next_offset))
+                .collect();
+            return;
+        }
         for (topic, partitions) in &statistics.topics {
             for (number, partition) in &partitions.partitions {
                 if *number >= 0 && partition.consumer_lag >= 0 {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::config::GroupProtocol;
-use crate::kafka::{ConsumerOptions, Producer, Quarantine, start_consumer};
+use crate::kafka::{ConsumerOptions, Membership, Producer, Quarantine, start_consumer};
 use crate::schemas::RegistrySchemas;
 
 /// Runs one consumer group with its lanes until it ends; the first lane that fails ends it.
@@ -25,12 +25,36 @@ where
     St: Stage + 'static,
     Si: Sink<St::Out> + 'static,
 {
+    host_as(context, Membership::Group, name, topics, limits, lanes, shutdown).await
+}
+
+/// The same for a group or for fixed ranges, which end by themselves.
+pub(crate) async fn host_as<St, Si>(
+    context: &Context,
+    membership: Membership,
+    name: &'static str,
+    topics: Vec<Topic>,
+    limits: Limits,
+    lanes: Vec<(St, Si)>,
+    shutdown: CancellationToken,
+) -> Result<()>
+where
+    St: Stage + 'static,
+    Si: Sink<St::Out> + 'static,
+{
     let group = context.group(name);
     let kafka = &context.config.kafka;
-    let mut config = kafka.consumer(Some(&group));
-    group_settings(context, name, &mut config);
+    let config = match membership {
+        Membership::Group => {
+            let mut config = kafka.consumer(Some(&group));
+            group_settings(context, name, &mut config);
+            config
+        }
+        Membership::Fixed(_) => kafka.fixed_consumer(),
+    };
     let stop = shutdown.child_token();
-    let options = ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len() };
+    let (topics_read, count) = (topics.clone(), lanes.len());
+    let options = ConsumerOptions { membership, group, config, topics: topics_read, lanes: count };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
     let producer = Producer::new(kafka)?;
     let topics = Arc::new(topics);

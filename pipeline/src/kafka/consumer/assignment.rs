@@ -27,7 +27,7 @@ pub(super) struct Draining {
 }
 
 /// Partitions with the note their last owner left.
-type Noted = Vec<(TopicPartition, Option<String>)>;
+pub(super) type Noted = Vec<(TopicPartition, Option<String>)>;
 
 impl Worker {
     pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
@@ -57,7 +57,12 @@ impl Worker {
         Ok((places, offsets))
     }
 
-    fn start(&mut self, places: Noted, committed: HashMap<TopicPartition, i64>, again: bool) {
+    pub(super) fn start(
+        &mut self,
+        places: Noted,
+        committed: HashMap<TopicPartition, i64>,
+        again: bool,
+    ) {
         let mut waiting = Vec::new();
         for lane in 0..self.lanes.len() {
             let mine: Vec<_> =
@@ -91,6 +96,9 @@ impl Worker {
     }
 
     fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
+        if self.reading.is_some() {
+            return self.begin_ranges(&starting.resumes);
+        }
         let mut list = TopicPartitionList::new();
         for resume in &starting.resumes {
             let offset = match resume.start {
