@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub enum Command {
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
     },
+    /// Feed ranges of the log again: into the store, into a shadow, into another topic.
+    Replay(Box<replay::ReplayArgs>),
     /// Connect to the configured venues and publish what they send.
     Connect(serve::ConnectArgs),
     /// Play exchange traffic through the whole pipeline and show what became of it.
@@ -135,6 +138,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Cache => host::stages(config, vec![StageName::Cache]).await?,
         Command::Candles => host::stages(config, vec![StageName::Candles]).await?,
         Command::Run { stages } => host::stages(config, stages).await?,
+        Command::Replay(args) => return replay::run(config, *args).await,
         Command::Connect(args) => serve::connect(config, args).await?,
         Command::Demo(args) => {
             return crate::demo::run(config, args, host::stopped_by_signal()?).await;

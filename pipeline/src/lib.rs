@@ -10,6 +10,7 @@ pub mod migrate;
 pub mod playback;
 pub mod registry;
 pub mod registry_client;
+pub mod replay;
 pub mod schemas;
 pub mod telemetry;
 pub mod venue;

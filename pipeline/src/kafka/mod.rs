@@ -16,7 +16,9 @@ mod sink;
 mod source;
 mod tail;
 
-pub use admin::{Admin, TopicState, create_topics, delete_topics, dirty_topic, topic_names};
+pub use admin::{
+    Admin, TopicState, create_raw_topic, create_topics, delete_topics, dirty_topic, topic_names,
+};
 pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
 pub use ends::LogEndReader;
 pub use fixed::{Fixed, Progress, Range};
