@@ -7,6 +7,7 @@ mod judgement;
 mod look;
 mod python;
 mod registry_down;
+mod replay;
 mod replayed;
 mod store;
 mod tape;
