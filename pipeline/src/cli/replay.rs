@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::host::stopped_by_signal;
 use crate::config::Config;
 use crate::migrate;
-use crate::replay::{self, Offset, Part, Place, Request, Target, Terminal};
+use crate::replay::{self, DifferenceReport, Offset, Part, Place, Request, Target, Terminal};
 use crate::venue::driver::{Clock as _, SystemClock};
 use crate::wiring::Context;
 
@@ -74,6 +74,27 @@ pub struct ReplayArgs {
 /// What to do with replays that are there.
 #[derive(Debug, Subcommand)]
 pub enum ReplayAction {
+    /// Compare a finished shadow with the live tables again; exit 1 where they differ.
+    Diff {
+        /// Name of the shadow.
+        name: String,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the rows of a finished shadow the live ones of its range.
+    Promote {
+        /// Name of the shadow.
+        name: String,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a shadow, or forget a replay that was stopped.
+    Drop {
+        /// Its name.
+        name: String,
+    },
     /// Say how each stands.
     List {
         /// Print as JSON.
@@ -157,14 +178,15 @@ impl ReplayArgs {
 /// Runs the command.
 pub(super) async fn run(config: Config, args: ReplayArgs) -> Result<ExitCode> {
     if let Some(action) = &args.action {
-        return manage(&config, action).await;
+        return manage(config, action).await;
     }
     let shutdown = stopped_by_signal()?;
     let mut reporter = Terminal::default();
-    let ended = if let Some(name) = &args.resume {
+    let (context, ended) = if let Some(name) = &args.resume {
         let context = Context::new(config, &shutdown).await?;
         let name = Some(name.as_str()).filter(|name| !name.is_empty());
-        replay::resume(&context, name, &mut reporter, shutdown).await?
+        let ended = replay::resume(&context, name, &mut reporter, shutdown).await?;
+        (context, ended)
     } else {
         let request = args.request()?;
         request.check()?;
@@ -173,14 +195,28 @@ pub(super) async fn run(config: Config, args: ReplayArgs) -> Result<ExitCode> {
             print_parts(&replay::preview(&context, &request).await?, args.json)?;
             return Ok(ExitCode::SUCCESS);
         }
-        replay::start(&context, request, args.name.as_deref(), &mut reporter, shutdown).await?
+        let name = args.name.as_deref();
+        let ended = replay::start(&context, request, name, &mut reporter, shutdown).await?;
+        (context, ended)
     };
     if !ended.complete {
         eprintln!("replay {0} was stopped: `tapeline replay --resume {0}` goes on", ended.name);
         return Ok(ExitCode::from(130));
     }
     eprintln!("replay {} is done", ended.name);
+    if ended.is_shadow {
+        print_report(&replay::differences(&context, &ended.name).await?, args.json)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_report(report: &DifferenceReport, json: bool) -> Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(super::code(report.is_equal()))
 }
 
 fn print_parts(parts: &[Part], json: bool) -> Result<()> {
@@ -196,31 +232,43 @@ fn print_parts(parts: &[Part], json: bool) -> Result<()> {
     Ok(())
 }
 
-async fn manage(config: &Config, action: &ReplayAction) -> Result<ExitCode> {
+async fn manage(config: Config, action: &ReplayAction) -> Result<ExitCode> {
+    if let ReplayAction::List { json } = action {
+        return list(&config, *json).await;
+    }
+    let context = Context::new(config, &stopped_by_signal()?).await?;
+    match action {
+        ReplayAction::Diff { name, json } => {
+            print_report(&replay::differences(&context, name).await?, *json)
+        }
+        ReplayAction::Promote { name, json } => {
+            print_report(&replay::promote(&context, name).await?, *json)
+        }
+        ReplayAction::Drop { name } => {
+            replay::remove(&context, name).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ReplayAction::List { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn list(config: &Config, json: bool) -> Result<ExitCode> {
     let mut database = migrate::connect(&config.database.url).await?;
     migrate::check(&mut database).await?;
-    match action {
-        ReplayAction::List { json } => {
-            let entries = replay::list(&mut database, &config.pipeline.id).await?;
-            if *json {
-                println!("{}", serde_json::to_string_pretty(&entries)?);
-                return Ok(ExitCode::SUCCESS);
-            }
-            for entry in entries {
-                let topics = entry.settings.topics.join(",");
-                let left: i64 = entry.positions.iter().map(|part| part.to - part.next).sum();
-                println!(
-                    "{}: {} from {} to {} into {}, {}, {left} offsets left of step {}",
-                    entry.name,
-                    topics,
-                    entry.settings.from,
-                    entry.settings.to,
-                    entry.settings.into,
-                    entry.state,
-                    entry.step + 1
-                );
-            }
-        }
+    let entries = replay::list(&mut database, &config.pipeline.id).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&entries)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for entry in entries {
+        let Request { topics, from, to, into, .. } = &entry.settings;
+        let (name, state, step) = (&entry.name, &entry.state, entry.step + 1);
+        print!("{name}: {} from {from} to {to} into {into}, {state}", topics.join(","));
+        let left: i64 = entry.positions.iter().map(|part| part.to - part.next).sum();
+        println!(
+            "{}",
+            if left > 0 { format!(", {left} offsets left of step {step}") } else { String::new() }
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

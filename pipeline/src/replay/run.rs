@@ -25,6 +25,8 @@ pub struct Ended {
     pub name: String,
     /// Whether everything was read; otherwise it was stopped and can go on.
     pub complete: bool,
+    /// Whether it made a shadow, which can be compared.
+    pub is_shadow: bool,
 }
 
 /// What a request would read, without touching anything.
@@ -159,7 +161,8 @@ async fn go(
     if complete {
         finish(context, &mut database, &entry, &work.pipeline).await?;
     }
-    Ok(Ended { name: entry.name, complete })
+    let is_shadow = matches!(request.into, Target::Shadow(_));
+    Ok(Ended { name: entry.name, complete, is_shadow })
 }
 
 /// All steps that are left; says whether the last one was finished.

@@ -1,11 +1,12 @@
 //! Replays through the real way: into the store, into shadows, into other topics.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use sqlx::Executor as _;
 use tapeline::replay::{self, Place, Report, Reporter, Request, Target};
 use tapeline::wiring::StageName;
-use tapeline_schemas::Kind;
+use tapeline_schemas::{Kind, partition_for};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Pipeline, Running, eventually};
@@ -64,6 +65,7 @@ async fn replays_of_any_range_however_often_and_beside_live_data_change_no_row_i
         Request {
             from: Place::At(7),
             to: Place::At(40),
+            partitions: vec![partition_for(b"TEST:A-USD", 4)],
             ..Request::new(&["trade"], Target::Store)
         },
         Request { from: Place::BeforeEnd(25), ..Request::new(&["trade", "book"], Target::Store) },
@@ -156,7 +158,8 @@ async fn a_replay_that_was_stopped_keeps_its_pace_and_goes_on_where_it_was_invar
     // A second half, appended later: at its pace the replay is stopped in between.
     let validate = pipeline.start(StageName::Validate);
     let raw = TRADES + 2 * OTHERS + 4;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    // No synchronisation: time that the broker's stamps are to show.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let at = |id| trade("TEST", "A-USD", id, "101.5", START + id * 1_000_000);
     let later: Vec<_> = (10_000..10_100).map(at).collect();
     look::publish(&pipeline, &later).await;

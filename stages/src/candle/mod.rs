@@ -20,6 +20,6 @@ pub use dirty::Dirty;
 pub use fold::{Bar, Place, RANGE, Version};
 pub use operator::{Candles, HOLD_MICROS, Settings};
 pub use outbox::{OutboxError, Outgoing, Publish, publish_outbox};
-pub use reviser::{Dirties, DirtyStage, Reviser, revise};
+pub use reviser::{Dirties, DirtyStage, Reviser, revise, revise_window};
 pub use stored::{ReviseError, WindowOf, recompute};
 pub use tier::{Content, Entry, Longer, Minutes, Tier};
