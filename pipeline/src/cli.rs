@@ -128,7 +128,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
     let file = cli.config.filter(|file| file.as_os_str() != NO_FILE);
     let mut config = Config::load(file.as_deref())?;
-    if matches!(cli.command, Command::Demo(_)) && config.log == LogConfig::default() {
+    if matches!(cli.command, Command::Demo(_) | Command::Replay(_))
+        && config.log == LogConfig::default()
+    {
         "warn".clone_into(&mut config.log.level); // its progress is what people look at
     }
     telemetry::init_logs(&config.log)?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::Contract;
 use tapeline_stages::store::Table;
@@ -105,6 +105,7 @@ pub(super) fn describe<'e>(context: &Context, entry: &'e Entry) -> Result<Shadow
 /// Compares a finished shadow with the live tables.
 pub async fn differences(context: &Context, name: &str) -> Result<DifferenceReport> {
     let mut database = migrate::connect(&context.config.database.url).await?;
+    database.execute("set timezone = 'UTC'").await?;
     let entry = finished(&mut database, context, name).await?;
     let shadow = describe(context, &entry)?;
     compare(&mut database, &shadow).await

@@ -208,7 +208,7 @@ async fn one(
     let running = work.run(step, &begun, &progress, shutdown.clone());
     tokio::pin!(running);
     let live = &work.live.config.pipeline.id;
-    let ended = loop {
+    loop {
         let ended = tokio::select! {
             biased;
             ended = &mut running => Some(ended),
@@ -216,7 +216,9 @@ async fn one(
         };
         plan.advance(&progress.durable());
         let complete = matches!(ended, Some(Ok(()))) && progress.has_ended();
-        if complete && !shutdown.is_cancelled() {
+        // Stopped in its last moments, a lane may have given up what it could not write in time.
+        let complete = complete && !shutdown.is_cancelled();
+        if complete {
             plan.finish();
         }
         entry.positions.clone_from(&plan.parts);
@@ -225,12 +227,9 @@ async fn one(
         let total = plan.parts.iter().map(Part::count).sum();
         reporter.report(Report { what: step.name(), done, total }, ended.is_some());
         if let Some(ended) = ended {
-            break ended;
+            return ended.map(|()| complete);
         }
-    };
-    ended?;
-    // Stopped in its last moments, a lane may have given up what it could not write in time.
-    Ok(plan.parts.iter().all(|part| part.next >= part.to))
+    }
 }
 
 /// What a finished replay leaves behind: rows, ledger, and the entry.

@@ -32,7 +32,7 @@ async fn filled(name: &str) -> (Pipeline, Vec<Running>) {
 }
 
 /// Replays to the end; its name.
-async fn replay(pipeline: &Pipeline, request: Request) -> String {
+async fn finished(pipeline: &Pipeline, request: Request) -> String {
     let stop = pipeline.shutdown.child_token();
     let ended = replay::start(&pipeline.context, request, None, &mut (), stop).await;
     let ended = ended.expect("the replay ends well");
@@ -82,7 +82,7 @@ async fn replays_of_any_range_however_often_and_beside_live_data_change_no_row_i
     for request in requests {
         let partial = request.partitions.is_empty() && request.symbols.is_empty();
         let whole = request.from == Place::Beginning && request.topics.len() == STORED.len();
-        let name = replay(&pipeline, request).await;
+        let name = finished(&pipeline, request).await;
         assert_eq!(digests(&pipeline).await, before, "replay {name}");
         assert_eq!(ledger(&pipeline, &name, "stored").await, 0, "replay {name} added rows");
         assert!(!partial || ledger(&pipeline, &name, "duplicate").await > 0, "{name} read nothing");
@@ -96,7 +96,7 @@ async fn replays_of_any_range_however_often_and_beside_live_data_change_no_row_i
         let at = |id| trade("TEST", "A-USD", id, "101.5", START + id * 1_000_000);
         (from..from + 300).map(at).collect()
     };
-    let whole = || replay(&pipeline, Request::new(&STORED, Target::Store));
+    let whole = || finished(&pipeline, Request::new(&STORED, Target::Store));
     let more = later(10_000);
     tokio::join!(look::publish(&pipeline, &more), whole());
     let more = later(20_000);
@@ -129,7 +129,7 @@ async fn rows_that_are_missing_come_back_and_are_counted_invariant_5() {
         .await
         .expect("deleted");
     assert_ne!(digests(&pipeline).await, before);
-    let name = replay(&pipeline, Request::new(&["trade"], Target::Store)).await;
+    let name = finished(&pipeline, Request::new(&["trade"], Target::Store)).await;
     assert_eq!(digests(&pipeline).await, before);
     assert_eq!(ledger(&pipeline, &name, "stored").await, TRADES / 6);
     let days = "(select sum(value::bigint) from jsonb_each_text(by_day))";
@@ -255,7 +255,7 @@ async fn what_cannot_be_replayed_is_refused_by_name_and_a_dry_run_touches_nothin
     database.execute(sql.as_str()).await.expect("removed");
     let said = refused(&pipeline, into_store(&["ticker"])).await;
     assert!(said.contains("2023-11-14") && said.contains("a restore, not a replay"), "{said}");
-    replay(&pipeline, into_store(&["trade"])).await;
+    finished(&pipeline, into_store(&["trade"])).await;
 
     let tables = "select count(*) from tapeline_replays";
     let count = pipeline.count(tables).await;

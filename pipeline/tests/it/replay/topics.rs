@@ -1,12 +1,15 @@
 //! A topic that grows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use tapeline::replay::{Request, Target};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Control, Kind, Micros, partition_for};
 
-use super::{filled, refused, replay};
+use super::{filled, finished, refused};
 use crate::common::{Pipeline, eventually};
 use crate::look;
 use crate::replayed::{MINUTE, START, TRADES, candles_are_there};
@@ -30,7 +33,7 @@ async fn a_topic_that_grew_from_4_to_8_partitions_keeps_the_order_of_keys_and_gi
     };
     let wrong = Request { new_partitions: Some(4), ..into.clone() };
     assert!(refused(&pipeline, wrong).await.contains("is there with 8 partitions, not 4"));
-    replay(&pipeline, into.clone()).await;
+    finished(&pipeline, into.clone()).await;
     assert!(refused(&pipeline, into).await.contains("records already"));
 
     let source = look::read_topic(&pipeline, &look::raw_topic(&pipeline, Kind::Trade));
@@ -67,5 +70,32 @@ async fn a_topic_that_grew_from_4_to_8_partitions_keeps_the_order_of_keys_and_gi
     assert_eq!(look::rows(&grown, ROWS).await, look::rows(&pipeline, ROWS).await);
     assert_eq!(look::rows(&grown, CANDLES).await, look::rows(&pipeline, CANDLES).await);
     grown.finish().await;
+    pipeline.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_ends_with_offsets_that_kafka_never_delivers_is_read_to_its_end_invariant_1() {
+    let pipeline = Pipeline::new("replay_markers").await;
+    let source = look::raw_topic(&pipeline, Kind::Trade);
+    let mut config = pipeline.context.config.kafka.client();
+    let producer: BaseProducer =
+        config.set("transactional.id", &source).create().expect("producer");
+    let wait = Duration::from_secs(30);
+    producer.init_transactions(wait).expect("a transactional producer");
+    for number in 0..3 {
+        producer.begin_transaction().expect("begun");
+        for partition in 0..4 {
+            let key = format!("TEST:{number}");
+            let record = BaseRecord::to(&source).partition(partition).key(&key).payload("x");
+            producer.send(record).expect("sent");
+        }
+        producer.commit_transaction(wait).expect("committed");
+    }
+    let target = format!("{}copy", pipeline.context.config.kafka.topic_prefix);
+    let into = Request::new(&["trade"], Target::Topic(target.clone()));
+    let parts = tapeline::replay::preview(&pipeline.context, &into).await.expect("a plan");
+    assert!(parts.iter().all(|part| part.count() == 6), "a record and a marker, three times");
+    finished(&pipeline, into).await;
+    assert_eq!(look::read_topic(&pipeline, &target).len(), 12);
     pipeline.finish().await;
 }
