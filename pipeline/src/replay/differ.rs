@@ -148,7 +148,7 @@ impl Shadow<'_> {
     fn candles(&self) -> String {
         let table = Table::Ohlcv;
         let mut content = table.content().to_vec();
-        content.push("final");
+        content.extend(["receive_time", "final"]);
         let whole = |row: &str| {
             format!(
                 "{} and not exists (select from public.market_data_trades l

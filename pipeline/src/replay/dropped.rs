@@ -16,13 +16,6 @@ pub(super) async fn refuse(
     context: &Context,
     plan: &Plan,
 ) -> Result<()> {
-    let there: bool =
-        sqlx::query_scalar("select to_regclass('public.tapeline_removals') is not null")
-            .fetch_one(&mut *database)
-            .await?;
-    if !there {
-        return Ok(());
-    }
     for part in &plan.parts {
         let table = plan.topics.iter().find(|topic| topic.name == part.topic);
         let Some(table) = table.and_then(|topic| topic.kind.spec().table) else { continue };

@@ -15,8 +15,16 @@ use super::{Entry, Target, book, dropped, plan, shadow};
 use crate::migrate;
 use crate::wiring::Context;
 
-/// Rows that were added and removed, by day.
-type Days = BTreeMap<String, (i64, i64)>;
+/// What a promotion did to a day of a table.
+#[derive(Debug, Default)]
+struct Day {
+    added: i64,
+    /// Of those added, rows that are in the accounts already.
+    counted: i64,
+    removed: i64,
+}
+
+type Days = BTreeMap<String, Day>;
 
 /// Makes the rows of a finished shadow the live ones of its range, in one transaction, and
 /// computes the candles again that differ; says what still differs. Rows outside of the range stay.
@@ -32,7 +40,7 @@ pub async fn promote(context: &Context, name: &str) -> Result<DifferenceReport> 
     let mut work = database.begin().await?;
     for table in described.tables() {
         let days = match table {
-            Table::Ohlcv => candles(&mut work, &described).await?,
+            Table::Ohlcv => candles(&mut work, &live, &described).await?,
             _ => rows(&mut work, &described, table).await?,
         };
         account(&mut work, context, &described, table, &days).await?;
@@ -77,9 +85,9 @@ async fn rows(work: &mut PgConnection, shadow: &Shadow<'_>, table: Table) -> Res
             .await
             .with_context(|| format!("promoting {} ({what})", table.name()))?;
         for day in touched {
-            let (added, removed) = days.entry(day).or_default();
-            *added += i64::from(what == "missing");
-            *removed += i64::from(what == "extra");
+            let day = days.entry(day).or_default();
+            day.added += i64::from(what == "missing");
+            day.removed += i64::from(what == "extra");
         }
     }
     Ok(days)
@@ -87,30 +95,34 @@ async fn rows(work: &mut PgConnection, shadow: &Shadow<'_>, table: Table) -> Res
 
 /// Candles are computed again from the trades, which are right by now, by the reviser: their
 /// revision goes up and readers of the log are told (invariant 7). One without trades goes.
-async fn candles(work: &mut PgConnection, shadow: &Shadow<'_>) -> Result<Days> {
+async fn candles(work: &mut PgConnection, live: &str, shadow: &Shadow<'_>) -> Result<Days> {
     differing(work, shadow, Table::Ohlcv).await?;
+    let mut days = Days::new();
     for frame in Timeframe::ALL {
-        let windows: Vec<(String, String, i64)> = sqlx::query_as(
-            "select exchange, symbol, (extract(epoch from time) * 1000000)::bigint
-            from differing where timeframe = $1 and what <> 'extra' order by 1, 2, 3",
+        let windows: Vec<(String, String, i64, String, bool)> = sqlx::query_as(
+            "select exchange, symbol, (extract(epoch from time) * 1000000)::bigint,
+                time::date::text, what = 'missing' from differing where timeframe = $1 and what <> 'extra'
+            order by 1, 2, 3",
         )
         .bind(frame.name())
         .fetch_all(&mut *work)
         .await?;
-        for (exchange, symbol, start) in &windows {
+        for (exchange, symbol, start, day, missing) in &windows {
             let start = Micros(*start);
             let window = WindowOf { exchange, symbol, frame, start };
-            revise_window(&mut *work, &window)
+            let written = revise_window(&mut *work, live, &window)
                 .await
                 .with_context(|| format!("candle {frame} of {exchange}:{symbol}"))?;
+            let day = days.entry(day.clone()).or_default();
+            day.added += i64::from(written && *missing);
+            day.counted = day.added;
         }
     }
     let gone: Vec<String> = sqlx::query_scalar(&shadow.repair(Table::Ohlcv, "extra"))
         .persistent(false)
         .fetch_all(work)
         .await?;
-    let mut days = Days::new();
-    gone.into_iter().for_each(|day| days.entry(day).or_default().1 += 1);
+    gone.into_iter().for_each(|day| days.entry(day).or_default().removed += 1);
     Ok(days)
 }
 
@@ -128,9 +140,9 @@ async fn account(
     let topic = kind.spec().topic(context.prefix());
     let live = &context.config.pipeline.id;
     let mut by_day = BTreeMap::new();
-    for (day, &(added, removed)) in days.iter().filter(|(_, counts)| **counts != (0, 0)) {
-        let off = off_balance(work, table, &topic, day).await?;
-        let change = off.clamp(-removed, added);
+    for (day, Day { added, counted, removed }) in days {
+        let off = off_balance(work, table, kind, day).await?;
+        let change = off.clamp(-removed - counted, added - counted);
         if change > 0 {
             by_day.insert(day, change);
         } else if change < 0 {
@@ -172,25 +184,20 @@ async fn account(
     Ok(())
 }
 
-/// Rows that a table holds of a day beyond what its accounts say.
-async fn off_balance(work: &mut PgConnection, table: Table, topic: &str, day: &str) -> Result<i64> {
-    let additions: bool =
-        sqlx::query_scalar("select to_regclass('public.tapeline_additions') is not null")
-            .fetch_one(&mut *work)
-            .await?;
-    let additions = if additions {
-        "(select coalesce(sum(rows), 0)::bigint from tapeline_additions where table_name = $3 and day = $2::date)"
-    } else {
-        "0"
-    };
+/// Rows that a table holds of a day beyond what its accounts say, as the audit counts them.
+async fn off_balance(work: &mut PgConnection, table: Table, kind: Kind, day: &str) -> Result<i64> {
     let sql = format!(
         "select (select count(*) from {live} where time >= $2::date and time < $2::date + 1)
-            - (select coalesce(sum((by_day ->> $2)::bigint), 0)::bigint from tapeline_ledger where topic = $1)
-            - {additions}
-            + (select coalesce(sum(rows), 0)::bigint from tapeline_removals where table_name = $3 and day = $2::date)",
+            - (select coalesce(sum((by_day ->> $2)::bigint), 0)::bigint from tapeline_ledger
+                where right(topic, length($1)) = $1)
+            - (select coalesce(sum(rows), 0)::bigint from tapeline_additions
+                where table_name = $3 and day = $2::date)
+            + (select coalesce(sum(rows), 0)::bigint from tapeline_removals
+                where table_name = $3 and day = $2::date)",
         live = table.name()
     );
-    Ok(sqlx::query_scalar(&sql).bind(topic).bind(day).bind(table.name()).fetch_one(work).await?)
+    let off = sqlx::query_scalar(&sql).bind(kind.name()).bind(day).bind(table.name());
+    Ok(off.fetch_one(work).await?)
 }
 
 fn kind(table: Table) -> Option<Kind> {

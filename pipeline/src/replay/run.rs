@@ -34,6 +34,7 @@ pub async fn preview(context: &Context, request: &Request) -> Result<Vec<Part>> 
     let plan = planned(context, request).await?;
     if matches!(request.into, Target::Store) {
         let mut database = migrate::connect(&context.config.database.url).await?;
+        migrate::check(&mut database).await?;
         dropped::refuse(&mut database, context, &plan).await?;
     }
     Ok(plan.parts)

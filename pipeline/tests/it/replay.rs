@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use sqlx::Executor as _;
+use tapeline::audit::Scope;
 use tapeline::replay::{self, Place, Report, Reporter, Request, Target};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Kind, partition_for};
@@ -108,6 +109,9 @@ async fn replays_of_any_range_however_often_and_beside_live_data_change_no_row_i
     // Whoever came first, each row was added once: the ledger of all together says so.
     let added = "select coalesce(sum(value::bigint), 0)::bigint from tapeline_ledger, jsonb_each_text(by_day) where topic like '%.trade'";
     assert_eq!(pipeline.count(added).await, TRADES + 600);
+    let audit = tapeline::audit::run(&pipeline.context.config, &Scope::default()).await;
+    let audit = audit.expect("an audit");
+    assert!(audit.ok, "{audit:?}");
     let fences = "select count(*) from tapeline_fence where pipeline like '%/replay/%'";
     assert_eq!(pipeline.count(fences).await, 0, "a finished replay needs no fence");
     for stage in stages {
@@ -239,14 +243,6 @@ async fn what_cannot_be_replayed_is_refused_by_name_and_a_dry_run_touches_nothin
     }
     // Rows of this day were taken away by lifecycle.
     let mut database = pipeline.database().await;
-    database
-        .execute(
-            "create table if not exists tapeline_removals (id bigint generated always as identity,
-            pipeline text, table_name text, day date, rows bigint, reason text, reference text,
-            removed_at timestamptz default now())",
-        )
-        .await
-        .expect("created");
     let id = &pipeline.context.config.pipeline.id;
     let sql = format!(
         "insert into tapeline_removals (pipeline, table_name, day, rows, reason)
