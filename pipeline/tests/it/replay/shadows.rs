@@ -1,11 +1,10 @@
 //! Shadows: what they find, and what becomes of them.
 
 use sqlx::Executor as _;
-use tapeline::audit::Scope;
 use tapeline::replay::{self, DifferenceReport, Place, Report, Reporter, Request, Target};
 use tokio_util::sync::CancellationToken;
 
-use super::{filled, finished, refused};
+use super::{audited, filled, finished, refused};
 use crate::common::{Pipeline, Running};
 use crate::look;
 use crate::replayed::{START, TRADES, digests};
@@ -32,14 +31,6 @@ async fn stop(stages: Vec<Running>) {
     for stage in stages {
         stage.stop().await;
     }
-}
-
-/// Whether the audit finds the rows of every table in its accounts, and the candles right.
-async fn is_whole(pipeline: &Pipeline) -> bool {
-    let audit = tapeline::audit::run(&pipeline.context.config, &Scope::default()).await;
-    let audit = audit.expect("an audit");
-    eprintln!("{audit:?}");
-    audit.ok
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +77,7 @@ async fn a_shadow_names_exactly_what_was_tampered_with_and_promoting_it_repairs_
     assert!(named.contains("changed TEST B-USD 2023-11-14 22:13:27+00 7"), "{named}");
     assert!(named.contains("extra TEST C-USD 2023-11-14 22:13:40+00 x"), "{named}");
 
-    assert!(!is_whole(&pipeline).await, "the audit sees it too");
+    audited(&pipeline).await.expect_err("the audit sees it too");
     let left = replay::promote(&pipeline.context, "one").await.expect("promoted");
     assert!(left.is_equal(), "{left}");
     assert!(report(&pipeline, "one").await.is_equal());
@@ -100,7 +91,7 @@ async fn a_shadow_names_exactly_what_was_tampered_with_and_promoting_it_repairs_
         "select count(*) from tapeline_candle_outbox where timeframe = '1h' and revision > 0";
     assert_eq!(pipeline.count(told).await, 1);
 
-    assert!(is_whole(&pipeline).await, "the accounts are kept");
+    audited(&pipeline).await.expect("the accounts are kept");
     assert!(refused(&pipeline, shadow("one", &RAW)).await.contains("named one already"));
     let kafka = pipeline.context.config.kafka.clone();
     replay::remove(&pipeline.context, "one").await.expect("dropped");
