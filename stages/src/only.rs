@@ -79,6 +79,10 @@ impl<S: Stage> Stage for Only<S> {
         self.stage.skipped(at, first, last, out);
     }
 
+    fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut S::Out) {
+        self.stage.lost(at, first, last, out);
+    }
+
     fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {
         self.decoders.learn(kind, id, schema);
         self.stage.learn(kind, id, schema);

@@ -26,6 +26,8 @@ pub struct Context {
     pub schema_ids: SchemaIds,
     /// The registry, for other writers' schemas.
     pub registry: RegistryClient,
+    /// Go on where retention has taken what was to be read next; it is counted as lost.
+    pub accept_loss: bool,
     /// Every topic of the pipeline.
     topics: Arc<HashMap<String, TopicState>>,
 }
@@ -42,7 +44,8 @@ impl Context {
         let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
         let topics = describe_all(config.kafka.clone()).await?;
-        Ok(Context { config: Arc::new(config), schema_ids, registry, topics: Arc::new(topics) })
+        let (config, topics) = (Arc::new(config), Arc::new(topics));
+        Ok(Context { config, schema_ids, registry, accept_loss: false, topics })
     }
 
     pub(crate) fn prefix(&self) -> &str {

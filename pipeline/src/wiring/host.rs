@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::incarnation::Incarnations;
 use crate::config::GroupProtocol;
 use crate::kafka::{ConsumerOptions, Membership, Producer, Quarantine, start_consumer};
 use crate::schemas::RegistrySchemas;
@@ -53,8 +54,20 @@ where
         Membership::Fixed(_) => kafka.fixed_consumer(),
     };
     let stop = shutdown.child_token();
-    let (topics_read, count) = (topics.clone(), lanes.len());
-    let options = ConsumerOptions { membership, group, config, topics: topics_read, lanes: count };
+    let (accept_loss, in_group) = (context.accept_loss, matches!(membership, Membership::Group));
+    let incarnations = match in_group {
+        true => Some(Incarnations::known(context, name, &topics).await?),
+        // Who asked for fixed ranges knows which incarnation they are of.
+        false => None,
+    };
+    let options = ConsumerOptions {
+        membership,
+        group,
+        config,
+        topics: topics.clone(),
+        lanes: lanes.len(),
+        accept_loss,
+    };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
     let producer = Producer::new(kafka)?;
     let topics = Arc::new(topics);
@@ -75,7 +88,12 @@ where
         });
     }
     let mut failed = None;
-    while let Some(ended) = running.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            ended = running.join_next() => ended,
+            reason = changed(incarnations.as_ref()), if failed.is_none() => Some(Ok(Err(reason))),
+        };
+        let Some(ended) = ended else { break };
         let ended = ended.map_err(|error| error.to_string()).and_then(|ended| ended);
         if let Err(reason) = ended {
             tracing::error!(stage = name, reason, "the stage cannot go on");
@@ -86,6 +104,13 @@ where
     stop.cancel();
     tokio::task::spawn_blocking(move || consumer.join()).await?;
     failed.map_or(Ok(()), |reason| bail!(reason))
+}
+
+async fn changed(incarnations: Option<&Incarnations>) -> String {
+    match incarnations {
+        Some(incarnations) => incarnations.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientConfig) {

@@ -3,6 +3,7 @@
 pub(crate) mod candles;
 mod context;
 mod host;
+mod incarnation;
 
 use std::time::Duration;
 

@@ -100,6 +100,7 @@ impl Worker {
             return self.begin_ranges(&starting.resumes);
         }
         let mut list = TopicPartitionList::new();
+        let mut lost = Vec::new();
         for resume in &starting.resumes {
             let offset = match resume.start {
                 Start::Beginning => Offset::Beginning,
@@ -109,7 +110,13 @@ impl Worker {
                     .get(&resume.at)
                     .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
             };
+            let offset = self.in_log(resume.at, offset, &mut lost)?;
             list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
+        }
+        // Before anything that comes after it.
+        for lost in lost {
+            let lane = self.lane_of(lost.at);
+            self.lanes[lane].tell(Input::Lost(lost));
         }
         if starting.again {
             self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod reading;
+mod retention;
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc as std_mpsc};
@@ -58,6 +59,8 @@ pub struct ConsumerOptions {
     pub topics: Vec<Topic>,
     /// Lanes that share the partitions.
     pub lanes: usize,
+    /// Go on where the log no longer has what is to be read next; it is counted as lost.
+    pub accept_loss: bool,
 }
 
 /// The running thread.
@@ -85,6 +88,7 @@ struct Worker {
     draining: Option<Draining>,
     /// Set where there is no group.
     reading: Option<Reading>,
+    accept_loss: bool,
     shutdown: CancellationToken,
     ending: bool,
     /// The lanes were told not to wait for long any more.
@@ -133,6 +137,7 @@ pub fn start_consumer(
         starting: Vec::new(),
         draining: None,
         reading,
+        accept_loss: options.accept_loss,
         shutdown,
         ending: false,
         interrupted: false,
@@ -290,7 +295,7 @@ impl Worker {
         );
         if lost {
             anyhow::bail!(
-                "the log no longer has what is to be read next: {}. Restore it, or accept the loss and say so",
+                "the log no longer has what is to be read next: {}. Restore it, or start again with --accept-loss: what is gone is then counted as lost",
                 self.lost_ranges()
             );
         }
