@@ -5,6 +5,7 @@ mod check;
 mod host;
 mod lag;
 mod quarantine;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub enum Command {
         #[command(flatten)]
         args: host::StageArgs,
     },
+    /// Feed ranges of the log again: into the store, into a shadow, into another topic.
+    Replay(Box<replay::ReplayArgs>),
     /// Connect to the configured venues and publish what they send.
     Connect(serve::ConnectArgs),
     /// Play exchange traffic through the whole pipeline and show what became of it.
@@ -158,8 +161,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
     let file = cli.config.filter(|file| file.as_os_str() != NO_FILE);
     let mut config = Config::load(file.as_deref())?;
-    let looked_at =
-        matches!(cli.command, Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_));
+    let looked_at = matches!(
+        cli.command,
+        Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_) | Command::Replay(_)
+    );
     if looked_at && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its output is what people look at
     }
@@ -170,6 +175,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,
+        Command::Replay(args) => return replay::run(config, *args).await,
         Command::Connect(args) => serve::connect(config, args).await?,
         Command::Demo(args) => {
             return crate::demo::run(config, args, host::stopped_by_signal()?).await;

@@ -12,6 +12,7 @@ pub mod playback;
 pub mod quarantine;
 pub mod registry;
 pub mod registry_client;
+pub mod replay;
 pub mod schemas;
 pub mod telemetry;
 pub mod venue;

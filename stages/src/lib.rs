@@ -8,6 +8,8 @@ pub mod decode;
 pub mod failpoint;
 pub mod flow;
 pub mod messages;
+pub mod only;
+pub mod republish;
 pub mod sinks;
 pub mod store;
 pub mod validate;

@@ -82,8 +82,28 @@ pub fn topic_names(prefix: &str) -> Vec<String> {
 
 /// Creates the topics that do not exist yet; returns the names of those it created.
 pub async fn create_topics(settings: &KafkaSettings) -> Result<Vec<String>> {
+    create(settings, &plans(&settings.topic_prefix), settings.partitions).await
+}
+
+/// Creates another raw topic of `kind`; says whether it was not there yet.
+pub async fn create_raw_topic(
+    settings: &KafkaSettings,
+    name: &str,
+    kind: Kind,
+    partitions: i32,
+) -> Result<bool> {
+    let (name, spec) = (name.to_owned(), kind.spec());
+    let max_message_bytes = spec.max_message_bytes;
+    let plan = TopicPlan { name, spec, compact: false, max_message_bytes };
+    Ok(!create(settings, &[plan], Some(partitions)).await?.is_empty())
+}
+
+async fn create(
+    settings: &KafkaSettings,
+    plans: &[TopicPlan],
+    partitions: Option<i32>,
+) -> Result<Vec<String>> {
     let admin = Admin::new(settings)?;
-    let plans = plans(&settings.topic_prefix);
     let configs: Vec<_> = plans
         .iter()
         .map(|plan| {
@@ -95,7 +115,7 @@ pub async fn create_topics(settings: &KafkaSettings) -> Result<Vec<String>> {
         .iter()
         .zip(&configs)
         .map(|(plan, (retention, largest))| {
-            let partitions = settings.partitions.unwrap_or(plan.spec.partitions);
+            let partitions = partitions.unwrap_or(plan.spec.partitions);
             NewTopic::new(&plan.name, partitions, TopicReplication::Fixed(settings.replication))
                 // Old venue times must not make retention eat fresh segments.
                 .set("message.timestamp.type", "LogAppendTime")

@@ -4,6 +4,7 @@
 mod admin;
 mod consumer;
 mod ends;
+mod fixed;
 mod headers;
 mod lane;
 mod producer;
@@ -17,10 +18,13 @@ mod sink;
 mod source;
 mod tail;
 
-pub use admin::{Admin, TopicState, create_topics, delete_topics, dirty_topic, topic_names};
-pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
+pub use admin::{
+    Admin, TopicState, create_raw_topic, create_topics, delete_topics, dirty_topic, topic_names,
+};
+pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
 pub use ends::LogEndReader;
 pub use headers::{header_list, header_text};
+pub use fixed::{Fixed, Progress, Range};
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
 pub use read::{OffsetRange, commit_note, committed, read_ranges};

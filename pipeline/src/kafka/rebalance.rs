@@ -32,11 +32,24 @@ pub(super) struct Rebalances {
     owned: Mutex<HashSet<(String, i32)>>,
     /// The group is settled and has no partition for this member.
     none_to_own: AtomicBool,
+    /// Of a consumer without a group: how far partitions whose queue is empty were fetched.
+    fetched: Option<Mutex<Vec<Fetched>>>,
 }
 
+/// Topic, partition and the next offset to be fetched.
+pub(super) type Fetched = (String, i32, i64);
+
 impl Rebalances {
-    pub(super) fn new(group: &str, protocol: GroupProtocol) -> Rebalances {
-        Rebalances { group: group.to_owned(), protocol, ..Rebalances::default() }
+    pub(super) fn new(group: &str, protocol: GroupProtocol, in_group: bool) -> Rebalances {
+        let fetched = (!in_group).then(Mutex::default);
+        Rebalances { group: group.to_owned(), protocol, fetched, ..Rebalances::default() }
+    }
+
+    /// How far partitions whose queue is empty were fetched, where that became known since the
+    /// last call.
+    pub(super) fn take_fetched(&self) -> Vec<Fetched> {
+        let Some(fetched) = &self.fetched else { return Vec::new() };
+        std::mem::take(&mut *fetched.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Shows what is owned; the lag of what is not is its owner's to show.
@@ -86,12 +99,18 @@ impl Rebalances {
 
 impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
+        if let Some(fetched) = &self.fetched {
+            let partitions = statistics.topics.iter().flat_map(|(name, topic)| {
+                topic.partitions.values().map(move |partition| (name, partition))
+            });
+            *fetched.lock().unwrap_or_else(PoisonError::into_inner) = partitions
+                .filter(|(_, partition)| partition.partition >= 0 && partition.fetchq_cnt == 0)
+                .map(|(name, partition)| (name.clone(), partition.partition, partition.next_offset))
+                .collect();
+            return;
+        }
         // A member without partitions is not told so by every protocol.
         if let Some(group) = &statistics.cgrp {
-            eprintln!(
-                "STATS {} {} {} {}",
-                group.state, group.join_state, group.assignment_size, group.stateage
-            );
             let settled = match self.protocol {
                 GroupProtocol::Classic => group.join_state == "steady",
                 // Who was never given anything stays in the first state of joining.

@@ -67,6 +67,14 @@ impl KafkaSettings {
         config
     }
 
+    /// For a consumer of fixed ranges. Its statistics tell where a range ends with offsets that
+    /// Kafka never delivers.
+    pub fn fixed_consumer(&self) -> ClientConfig {
+        let mut config = self.consumer(None);
+        config.set("statistics.interval.ms", "1000");
+        config
+    }
+
     /// For producers.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.client();

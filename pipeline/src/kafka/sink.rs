@@ -54,6 +54,12 @@ impl MessageSink {
         }
     }
 
+    /// Sends what is for `topic` to the topic named `name` instead.
+    pub fn with_topic(mut self, topic: OutTopic, name: &str) -> MessageSink {
+        self.names.insert(topic, name.to_owned());
+        self
+    }
+
     async fn send_all(
         &mut self,
         messages: impl Iterator<Item = MessageRef<'_>>,

@@ -53,9 +53,18 @@ async fn tier<T: Tier>(
     topics: Vec<Topic>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let lanes = vec![operator::<T>(context, &topics[0].name)?];
+    host(context, name, topics, tier_limits(context), lanes, stop).await
+}
+
+/// The operator of a tier over `topic`, and where its messages go.
+pub(crate) fn operator<T: Tier>(
+    context: &Context,
+    topic: &str,
+) -> Result<(Candles<T>, MessageSink)> {
     let config = &context.config;
     let settings = Settings {
-        topic: topics[0].name.clone(),
+        topic: topic.to_owned(),
         lateness_micros: i64::try_from(config.candles.allowed_lateness_ms)?.saturating_mul(1_000),
         hold_micros: HOLD_MICROS,
     };
@@ -65,12 +74,15 @@ async fn tier<T: Tier>(
         context.schema_ids.clone(),
         AssignFrom::Committed,
     );
-    let limits = Limits {
+    Ok((Candles::<T>::new(settings), sink))
+}
+
+pub(crate) fn tier_limits(context: &Context) -> Limits {
+    Limits {
         batch_positions: 20_000,
         batch_bytes: 4 * 1024 * 1024,
-        linger: Duration::from_millis(config.candles.linger_ms),
-    };
-    host(context, name, topics, limits, vec![(Candles::<T>::new(settings), sink)], stop).await
+        linger: Duration::from_millis(context.config.candles.linger_ms),
+    }
 }
 
 async fn revise(context: &Context, stop: CancellationToken) -> Result<()> {
@@ -80,14 +92,17 @@ async fn revise(context: &Context, stop: CancellationToken) -> Result<()> {
         .connect(&config.database.url)
         .await
         .context("database of the reviser")?;
-    let reviser = Reviser::new(pool, &config.pipeline.id);
-    let limits = Limits {
+    let lanes = vec![(DirtyStage, Reviser::new(pool, &config.pipeline.id))];
+    let topics = vec![context.dirty_topic()?];
+    host(context, "candles-reviser", topics, reviser_limits(context), lanes, stop).await
+}
+
+pub(crate) fn reviser_limits(context: &Context) -> Limits {
+    Limits {
         batch_positions: 1_000,
         batch_bytes: 1024 * 1024,
-        linger: Duration::from_millis(config.candles.linger_ms),
-    };
-    let topics = vec![context.dirty_topic()?];
-    host(context, "candles-reviser", topics, limits, vec![(DirtyStage, reviser)], stop).await
+        linger: Duration::from_millis(context.config.candles.linger_ms),
+    }
 }
 
 /// Publishes revised candles.
@@ -115,14 +130,29 @@ impl Publish for CandlePublisher {
     }
 }
 
+impl CandlePublisher {
+    fn new(context: &Context) -> Result<CandlePublisher> {
+        let schema_id = context.schema_ids.get(&Kind::Candle).copied();
+        Ok(CandlePublisher {
+            producer: Producer::new(&context.config.kafka)?,
+            topic: context.sink_topics([Kind::Candle])?.remove(0),
+            schema_id: schema_id.context("no schema id for candles")?,
+        })
+    }
+}
+
+/// Publishes what the outbox behind `connection` holds now.
+pub(crate) async fn publish_waiting(
+    context: &Context,
+    connection: &mut PgConnection,
+) -> Result<()> {
+    let mut publisher = CandlePublisher::new(context)?;
+    while publish_outbox(connection, &mut publisher).await? > 0 {}
+    Ok(())
+}
+
 async fn empty_outbox(context: &Context, stop: CancellationToken) -> Result<()> {
-    let topic = context.sink_topics([Kind::Candle])?.remove(0);
-    let schema_id = context.schema_ids.get(&Kind::Candle).copied();
-    let mut publisher = CandlePublisher {
-        producer: Producer::new(&context.config.kafka)?,
-        topic,
-        schema_id: schema_id.context("no schema id for candles")?,
-    };
+    let mut publisher = CandlePublisher::new(context)?;
     let mut connection: Option<PgConnection> = None;
     while !stop.is_cancelled() {
         let pause = match publish_once(context, &mut connection, &mut publisher).await {

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::{
-    Admin, KafkaSettings, Producer, RawPublisher, SchemaIds, TopicState, dirty_topic, topic_names,
+    Admin, KafkaSettings, Producer, RawPublisher, SchemaIds, TopicState, create_topics,
+    dirty_topic, topic_names,
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
@@ -58,6 +59,19 @@ impl Context {
 
     pub(crate) fn prefix(&self) -> &str {
         &self.config.kafka.topic_prefix
+    }
+
+    /// The same services for another pipeline: its id, and topics of its own behind `prefix`, which
+    /// are created with `partitions` each where they are missing.
+    pub async fn beside(&self, prefix: String, id: String, partitions: i32) -> Result<Context> {
+        let mut config = (*self.config).clone();
+        config.kafka.topic_prefix = prefix;
+        config.kafka.partitions = Some(partitions);
+        config.pipeline.id = id;
+        create_topics(&config.kafka).await?;
+        let topics = describe_all(config.kafka.clone()).await?;
+        let (config, topics) = (Arc::new(config), Arc::new(topics));
+        Ok(Context { config, topics, ..self.clone() })
     }
 
     fn topic(&self, name: String, kind: Kind, contract: Contract) -> Result<Topic> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::incarnation::Incarnations;
 use crate::config::GroupProtocol;
-use crate::kafka::{ConsumerOptions, Producer, Quarantine, start_consumer};
+use crate::kafka::{ConsumerOptions, Membership, Producer, Quarantine, start_consumer};
 use crate::schemas::RegistrySchemas;
 
 /// Runs one consumer group with its lanes until it ends; the first lane that fails ends it.
@@ -26,13 +26,42 @@ where
     St: Stage + 'static,
     Si: Sink<St::Out> + 'static,
 {
+    host_as(context, Membership::Group, name, topics, limits, lanes, shutdown).await
+}
+
+/// The same for a group or for fixed ranges, which end by themselves.
+pub(crate) async fn host_as<St, Si>(
+    context: &Context,
+    membership: Membership,
+    name: &'static str,
+    topics: Vec<Topic>,
+    limits: Limits,
+    lanes: Vec<(St, Si)>,
+    shutdown: CancellationToken,
+) -> Result<()>
+where
+    St: Stage + 'static,
+    Si: Sink<St::Out> + 'static,
+{
     let group = context.group(name);
     let kafka = &context.config.kafka;
-    let mut config = kafka.consumer(Some(&group));
-    group_settings(context, name, &mut config);
+    let config = match membership {
+        Membership::Group => {
+            let mut config = kafka.consumer(Some(&group));
+            group_settings(context, name, &mut config);
+            config
+        }
+        Membership::Fixed(_) => kafka.fixed_consumer(),
+    };
     let stop = shutdown.child_token();
-    let incarnations = Incarnations::known(context, name, &topics).await?;
+    let in_group = matches!(membership, Membership::Group);
+    let incarnations = match in_group {
+        true => Some(Incarnations::known(context, name, &topics).await?),
+        // Who asked for fixed ranges knows which incarnation they are of.
+        false => None,
+    };
     let options = ConsumerOptions {
+        membership,
         group,
         protocol: context.config.group.protocol,
         config,
@@ -65,7 +94,7 @@ where
     loop {
         let ended = tokio::select! {
             ended = running.join_next() => ended,
-            reason = incarnations.changed(), if failed.is_none() => Some(Ok(Err(reason))),
+            reason = changed(incarnations.as_ref()), if failed.is_none() => Some(Ok(Err(reason))),
         };
         let Some(ended) = ended else { break };
         let ended = ended.map_err(|error| error.to_string()).and_then(|ended| ended);
@@ -78,6 +107,13 @@ where
     stop.cancel();
     tokio::task::spawn_blocking(move || consumer.join()).await?;
     failed.map_or(Ok(()), |reason| bail!(reason))
+}
+
+async fn changed(incarnations: Option<&Incarnations>) -> String {
+    match incarnations {
+        Some(incarnations) => incarnations.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientConfig) {

@@ -1,6 +1,6 @@
 //! The whole pipeline, a line per stage.
 
-mod candles;
+pub(crate) mod candles;
 mod context;
 mod host;
 mod incarnation;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::context::Context;
 use self::host::host;
+pub(crate) use self::host::host_as;
+use crate::config::Config;
 use crate::kafka::{AssignFrom, CheckedTail, LogEndReader, MessageSink, Producer};
 
 /// A stage that can be run.
@@ -92,13 +94,7 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
     let config = &context.config;
     let topics = context.raw_topics()?;
     let producer = Producer::new(&config.kafka)?;
-    let settings = validate::Settings {
-        max_ahead: Duration::from_millis(config.validate.max_ahead_ms),
-        max_behind: Duration::from_millis(config.validate.max_behind_ms),
-        reject_ahead: Duration::from_millis(config.validate.reject_ahead_ms),
-        price_jump_deviations: config.validate.price_jump_deviations,
-        memory_per_symbol: config.validate.memory_per_symbol,
-    };
+    let settings = validate_settings(config);
     let lanes = (0..VALIDATE_LANES)
         .map(|_| {
             let tail = CheckedTail::new(config.kafka.clone(), topics.clone());
@@ -111,12 +107,25 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
             (Validate::new(topics.clone(), settings.clone()), sink)
         })
         .collect();
-    let limits = Limits {
+    host(context, "validate", topics, validate_limits(), lanes, shutdown).await
+}
+
+pub(crate) fn validate_settings(config: &Config) -> validate::Settings {
+    validate::Settings {
+        max_ahead: Duration::from_millis(config.validate.max_ahead_ms),
+        max_behind: Duration::from_millis(config.validate.max_behind_ms),
+        reject_ahead: Duration::from_millis(config.validate.reject_ahead_ms),
+        price_jump_deviations: config.validate.price_jump_deviations,
+        memory_per_symbol: config.validate.memory_per_symbol,
+    }
+}
+
+pub(crate) fn validate_limits() -> Limits {
+    Limits {
         batch_positions: 5_000,
         batch_bytes: 4 * 1024 * 1024,
         linger: Duration::from_millis(2),
-    };
-    host(context, "validate", topics, limits, lanes, shutdown).await
+    }
 }
 
 /// Kinds that the store takes.
@@ -141,12 +150,15 @@ async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()>
             Ok((Store::new(), sink))
         })
         .collect::<Result<Vec<_>>>()?;
-    let limits = Limits {
+    host(context, "store", topics, store_limits(config), lanes, shutdown).await
+}
+
+pub(crate) fn store_limits(config: &Config) -> Limits {
+    Limits {
         batch_positions: config.store.batch_rows,
         batch_bytes: config.store.batch_bytes,
         linger: Duration::from_millis(config.store.linger_ms),
-    };
-    host(context, "store", topics, limits, lanes, shutdown).await
+    }
 }
 
 fn identities(context: &Context, topics: &[Topic]) -> Vec<TopicIdentity> {

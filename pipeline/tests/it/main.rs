@@ -11,6 +11,7 @@ mod look;
 mod python;
 mod quarantine;
 mod registry_down;
+mod replay;
 mod replayed;
 mod retention;
 mod store;

@@ -10,10 +10,10 @@ use tapeline_schemas::{
 use crate::common::{Pipeline, eventually};
 use crate::look::{self, trade};
 
-const START: i64 = 1_700_000_000_000_000;
-const MINUTE: i64 = 60_000_000;
-const TRADES: i64 = 600;
-const OTHERS: i64 = 60;
+pub(crate) const START: i64 = 1_700_000_000_000_000;
+pub(crate) const MINUTE: i64 = 60_000_000;
+pub(crate) const TRADES: i64 = 600;
+pub(crate) const OTHERS: i64 = 60;
 const EVENT_TABLES: [&str; 6] = [
     "market_data_trades",
     "market_data_ticker",
@@ -23,7 +23,7 @@ const EVENT_TABLES: [&str; 6] = [
     "market_data_gaps",
 ];
 
-fn trades() -> Vec<Trade<'static>> {
+pub(crate) fn trades() -> Vec<Trade<'static>> {
     let at = |id: i64| {
         let symbol = ["A-USD", "B-USD", "C-USD"][id as usize % 3];
         trade("TEST", symbol, id, &format!("100.{id:018}"), START + id * 1_000_000)
@@ -32,7 +32,7 @@ fn trades() -> Vec<Trade<'static>> {
 }
 
 /// Trades, tickers, books, and the word that it is all.
-async fn publish(pipeline: &Pipeline) -> i64 {
+pub(crate) async fn publish(pipeline: &Pipeline) -> i64 {
     look::publish(pipeline, &trades()).await;
     let publisher = pipeline.context.publisher().expect("publisher");
     let level =
@@ -80,7 +80,7 @@ async fn publish(pipeline: &Pipeline) -> i64 {
 }
 
 /// A digest of each event table, its rows in order.
-async fn digests(pipeline: &Pipeline) -> Vec<Vec<String>> {
+pub(crate) async fn digests(pipeline: &Pipeline) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for table in EVENT_TABLES {
         let sql = format!(
@@ -101,7 +101,7 @@ async fn renamed(pipeline: &Pipeline, name: &str) -> Context {
     context
 }
 
-async fn candles_are_there(pipeline: &Pipeline) {
+pub(crate) async fn candles_are_there(pipeline: &Pipeline) {
     // Ten minutes of three symbols, and one of each longer timeframe that they touch.
     let missing = "select count(*) from (select distinct exchange, symbol, \
         date_bin(width, time, 'epoch') as time, timeframe from market_data_trades, \

@@ -23,6 +23,6 @@ pub use judge::{Judged, judge_day};
 pub use note::taken_before;
 pub use operator::{Candles, HOLD_MICROS, Settings};
 pub use outbox::{OutboxError, Outgoing, Publish, publish_outbox};
-pub use reviser::{Dirties, DirtyStage, Reviser, revise};
+pub use reviser::{Dirties, DirtyStage, Reviser, revise, revise_window};
 pub use stored::{ReviseError, WindowOf, recompute};
 pub use tier::{Content, Entry, Longer, Minutes, Tier};

@@ -112,8 +112,9 @@ impl Reviser {
     }
 }
 
-/// Computes one window again, in one transaction; says whether its candle changed.
-async fn revise_window(
+/// Computes one window again, in one transaction; says whether its candle changed. The message
+/// about it waits in the outbox then.
+pub async fn revise_window(
     conn: &mut PgConnection,
     pipeline: &str,
     window: &WindowOf<'_>,

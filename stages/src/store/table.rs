@@ -60,6 +60,21 @@ impl Table {
         self.spec().name
     }
 
+    /// Its columns.
+    pub fn columns(self) -> &'static [&'static str] {
+        self.spec().columns
+    }
+
+    /// Columns of its unique key.
+    pub fn key(self) -> &'static [&'static str] {
+        self.spec().key
+    }
+
+    /// Columns that make an event another one where they differ.
+    pub fn content(self) -> &'static [&'static str] {
+        self.spec().content
+    }
+
     pub(crate) fn spec(self) -> &'static Spec {
         &SPECS[self as usize]
     }

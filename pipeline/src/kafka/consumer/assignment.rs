@@ -37,7 +37,7 @@ impl Draining {
 }
 
 /// Partitions with the note their last owner left.
-type Noted = Vec<(TopicPartition, Option<String>)>;
+pub(super) type Noted = Vec<(TopicPartition, Option<String>)>;
 
 impl Worker {
     /// Ready is who owns partitions, and who takes part in a group that has none for it.
@@ -115,7 +115,12 @@ impl Worker {
         Ok((places, offsets))
     }
 
-    fn start(&mut self, places: Noted, committed: HashMap<TopicPartition, i64>, again: bool) {
+    pub(super) fn start(
+        &mut self,
+        places: Noted,
+        committed: HashMap<TopicPartition, i64>,
+        again: bool,
+    ) {
         let mut waiting = Vec::new();
         for lane in 0..self.lanes.len() {
             let mine: Vec<_> =
@@ -149,6 +154,9 @@ impl Worker {
     }
 
     fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
+        if self.reading.is_some() {
+            return self.begin_ranges(&starting.resumes);
+        }
         let mut list = TopicPartitionList::new();
         let mut lost = Vec::new();
         for resume in &starting.resumes {

@@ -2,6 +2,7 @@
 //! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
 
 mod assignment;
+mod reading;
 mod retention;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::assignment::{Draining, Starting};
+use self::reading::Reading;
+use super::fixed::Fixed;
 use super::lane::{LANE_CHUNKS, Lane};
 use super::rebalance::{Change, Rebalances};
 use super::source::{CHECKPOINTS, Checkpoints, Interrupt, KafkaSource, Wishes};
@@ -36,9 +39,21 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// Messages taken between two looks at everything else.
 const SWEEP: usize = 2_000;
 
+/// Who says what is read.
+#[derive(Debug, Clone)]
+pub enum Membership {
+    /// The coordinator of the consumer group; positions are committed to it.
+    Group,
+    /// The caller, range by range; there is no group and nothing is committed. The source ends
+    /// with the last range.
+    Fixed(Fixed),
+}
+
 /// What to consume.
 pub struct ConsumerOptions {
-    /// Name of the consumer group.
+    /// Who says what is read.
+    pub membership: Membership,
+    /// Name of the consumer group; a name for logs and metrics where there is none.
     pub group: String,
     /// How its members agree.
     pub protocol: GroupProtocol,
@@ -77,6 +92,8 @@ struct Worker {
     last_commit: Instant,
     starting: Vec<Starting>,
     draining: Option<Draining>,
+    /// Set where there is no group.
+    reading: Option<Reading>,
     accept_loss: bool,
     /// Partitions that their lanes do not want now.
     held: HashSet<TopicPartition>,
@@ -85,6 +102,8 @@ struct Worker {
     is_ready: Option<bool>,
     shutdown: CancellationToken,
     ending: bool,
+    /// The lanes were told not to wait for long any more.
+    interrupted: bool,
     failed: bool,
 }
 
@@ -93,12 +112,19 @@ pub fn start_consumer(
     options: ConsumerOptions,
     shutdown: CancellationToken,
 ) -> Result<(Vec<KafkaSource>, ConsumerHandle)> {
+    let in_group = matches!(options.membership, Membership::Group);
     let consumer: BaseConsumer<Rebalances> = options
         .config
-        .create_with_context(Rebalances::new(&options.group, options.protocol))
+        .create_with_context(Rebalances::new(&options.group, options.protocol, in_group))
         .context("kafka consumer")?;
     let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
-    consumer.subscribe(&names).context("subscribe")?;
+    let reading = match options.membership {
+        Membership::Group => {
+            consumer.subscribe(&names).context("subscribe")?;
+            None
+        }
+        Membership::Fixed(fixed) => Some(Reading::new(fixed)),
+    };
     let index = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i as u16)).collect();
     let (sender, checkpoints) = std_mpsc::sync_channel(CHECKPOINTS);
     let ends: Vec<_> = (0..options.lanes.max(1))
@@ -123,12 +149,14 @@ pub fn start_consumer(
         last_commit: Instant::now(),
         starting: Vec::new(),
         draining: None,
+        reading,
         accept_loss: options.accept_loss,
         held: HashSet::new(),
         ready: options.ready,
         is_ready: None,
         shutdown,
         ending: false,
+        interrupted: false,
         failed: false,
     };
     let thread = std::thread::Builder::new()
@@ -191,6 +219,7 @@ impl Worker {
         }
         self.settle_starting()?;
         self.settle_draining()?;
+        self.settle_reading()?;
         for change in self.consumer.context().take() {
             match change {
                 Change::Assign(list) => self.begin_assign(&list)?,
@@ -199,8 +228,10 @@ impl Worker {
         }
         self.take_wishes()?;
         self.say_whether_ready();
-        if self.shutdown.is_cancelled() && !self.ending {
-            self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
+        if self.shutdown.is_cancelled() && !self.interrupted {
+            if !self.ending {
+                self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
+            }
             self.end();
         }
         for lane in &mut self.lanes {
@@ -219,6 +250,7 @@ impl Worker {
 
     fn end(&mut self) {
         self.ending = true;
+        self.interrupted = true;
         self.lanes.iter().for_each(|lane| lane.interrupt.raise());
     }
 
@@ -248,7 +280,8 @@ impl Worker {
             match consumer.poll(timeout) {
                 None => break,
                 Some(Ok(message)) => {
-                    Self::accept(&self.index, &self.owned, &mut self.lanes, &message);
+                    let reading = self.reading.as_mut();
+                    Self::accept(&self.index, &self.owned, reading, &mut self.lanes, &message);
                 }
                 Some(Err(error)) => return self.judge(error),
             }
@@ -261,11 +294,15 @@ impl Worker {
     fn accept(
         index: &HashMap<String, u16>,
         owned: &HashMap<TopicPartition, usize>,
+        reading: Option<&mut Reading>,
         lanes: &mut [Lane],
         message: &BorrowedMessage<'_>,
     ) {
         let Some(&topic) = index.get(message.topic()) else { return };
         let at = TopicPartition { topic, partition: message.partition() };
+        if reading.is_some_and(|reading| !reading.takes(at, message)) {
+            return;
+        }
         // A partition that is going is not read any more; its next owner reads this again.
         if let Some(&lane) = owned.get(&at) {
             lanes[lane].append(at, message);
@@ -341,6 +378,10 @@ impl Worker {
         if self.uncommitted.is_empty() {
             return;
         }
+        if let Some(reading) = &self.reading {
+            reading.progress().advance(self.uncommitted.drain());
+            return;
+        }
         let mut list = TopicPartitionList::new();
         for (at, checkpoint) in std::mem::take(&mut self.uncommitted) {
             if !self.owned.contains_key(&at) {
@@ -372,7 +413,9 @@ impl Worker {
             let mut list = TopicPartitionList::new();
             let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
             for (at, _) in mine.filter(|(at, _)| pause || !self.held.contains(at)) {
-                list.add_partition(self.name(*at), at.partition);
+                if self.reading.as_mut().is_none_or(|reading| reading.is_read(*at)) {
+                    list.add_partition(self.name(*at), at.partition);
+                }
             }
             if pause {
                 self.consumer.pause(&list).context("pause")?;
