@@ -92,8 +92,13 @@ impl Pipeline {
 
     /// Starts a stage.
     pub(crate) fn start(&self, stage: StageName) -> Running {
+        self.start_in(&self.context, stage)
+    }
+
+    /// Starts a stage in another context, a renamed pipeline say.
+    pub(crate) fn start_in(&self, context: &Context, stage: StageName) -> Running {
         let stop = self.shutdown.child_token();
-        let (context, token) = (self.context.clone(), stop.clone());
+        let (context, token) = (context.clone(), stop.clone());
         let task = tokio::spawn(async move { run_stage(stage, &context, token).await });
         Running { stop, task }
     }

@@ -1,7 +1,5 @@
 //! The same events a second time, and a topic that is not the one it was.
 
-use std::sync::Arc;
-
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use tapeline::kafka::create_topics;
@@ -95,15 +93,6 @@ async fn digests(pipeline: &Pipeline) -> Vec<Vec<String>> {
     all
 }
 
-/// The pipeline with another name on the same topics and database: it begins anew.
-async fn renamed(pipeline: &Pipeline, name: &str) -> Context {
-    let mut context = pipeline.context.clone();
-    let mut config = (*context.config).clone();
-    config.pipeline.id = format!("{}_{name}", config.pipeline.id);
-    context.config = Arc::new(config);
-    context
-}
-
 async fn candles_are_there(pipeline: &Pipeline) {
     // Ten minutes of three symbols, and one of each longer timeframe that they touch.
     let missing = "select count(*) from (select distinct exchange, symbol, \
@@ -139,7 +128,7 @@ async fn the_same_events_fed_again_leave_the_event_tables_byte_equal_invariant_5
     store.stop().await;
     validate.stop().await;
     // The whole log once more, on fences of its own.
-    let context = renamed(&pipeline, "again").await;
+    let context = look::renamed(&pipeline, "again");
     let stop = pipeline.shutdown.child_token();
     let again = {
         let (context, stop) = (context.clone(), stop.clone());
