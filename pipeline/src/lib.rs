@@ -11,6 +11,8 @@ pub mod playback;
 pub mod registry;
 pub mod registry_client;
 pub mod schemas;
+pub mod secrets;
+pub mod settings;
 pub mod telemetry;
 pub mod venue;
 pub mod wiring;

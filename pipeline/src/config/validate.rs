@@ -65,6 +65,14 @@ impl Config {
         }
         problems.range("registry.timeout_ms", self.registry.timeout_ms, 100..=60_000);
         problems.url("database.url", &self.database.url, &["postgres", "postgresql"]);
+        if let Some(url) = &self.database.read_url {
+            problems.url("database.read_url", url, &["postgres", "postgresql"]);
+        }
+        let database = &self.database;
+        problems.range("database.compress_after_days", database.compress_after_days, 1..=36_500);
+        let refresh = database.aggregate_refresh_minutes;
+        problems.range("database.aggregate_refresh_minutes", refresh, 1..=10_080);
+        problems.range("database.recent_days", database.recent_days, 1..=36_500);
         problems.range("database.pool_size", self.database.pool_size, 1..=1_000);
         problems.url("redis.url", &self.redis.url, &["redis", "rediss", "redis+unix", "unix"]);
         let id = &self.pipeline.id;

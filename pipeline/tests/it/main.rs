@@ -3,6 +3,7 @@
 mod account;
 mod candles;
 mod common;
+mod database;
 mod hostile;
 mod judgement;
 mod look;
