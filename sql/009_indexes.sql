@@ -48,8 +48,8 @@ begin
         comment on index public.idx_market_data_symbol_timestamp is 'a symbol''s trades on every venue';
         comment on index public.idx_market_data_exchange_timestamp is 'a venue''s trades of every symbol';
     else
-        drop index if exists public.idx_market_data_symbol_timestamp,
-            public.idx_market_data_exchange_timestamp;
+        drop index if exists public.idx_market_data_symbol_timestamp;
+        drop index if exists public.idx_market_data_exchange_timestamp;
     end if;
 end $$;
 

@@ -30,6 +30,14 @@ begin
         execute format('grant insert, update on %I to timeseries_writer', object.name);
         execute format('grant select, insert, update on %I to tapeline_store', object.name);
     end loop;
+    for object in
+        select p.oid::regprocedure as name from pg_proc p
+        where p.pronamespace = 'public'::regnamespace
+            and not exists (select from pg_depend d
+                where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    loop
+        execute format('revoke all on function %s from public, %s', object.name, roles);
+    end loop;
 end $$;
 
 grant select on _sqlx_migrations to tapeline_store, tapeline_candles;

@@ -167,7 +167,8 @@ const ROWS: [&str; 8] = [
         'CRYPTO', 1, 1, 1, 1, timestamptz '2026-01-05', 0, g from generate_series(1, 40000) g",
     "insert into current_positions select 'V' || g % 20, 'S' || g || '-USD', side, 1, 1, null, null, null, null, null,
         null, now(), now(), now(), 0, g from generate_series(1, 10000) g, (values ('long'), ('short')) s (side);
-    insert into position_history select 'V' || g % 20, 'S' || g % 50 || '-USD', 'long', 1, 1, 1, 1, 1, default,
+    insert into position_history (exchange, symbol, side, amount, entry_price, created_at, closed_at, receive_time,
+        origin_partition, origin) select 'V' || g % 20, 'S' || g % 50 || '-USD', 'long', 1, 1,
         timestamptz '2026-01-05' + g * interval '1 minute', timestamptz '2026-01-06' + g * interval '1 minute',
         now(), 0, g from generate_series(1, 20000) g",
     "insert into orders select 'V' || g % 20, g::text, 'S' || g % 50 || '-USD', 'limit', 'buy', 1, 1,

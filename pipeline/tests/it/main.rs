@@ -10,6 +10,7 @@ mod look;
 mod python;
 mod registry_down;
 mod replayed;
+mod roles;
 mod store;
 mod tape;
 mod validate;
