@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help build services demo test test-all check bench deny clean
+.PHONY: help build services demo test test-all check bench deny clean database-docs
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ check: ## formatting, lints, documentation, licences, shell and SQL
 deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny --version $(CARGO_DENY_VERSION)
 	cargo deny --offline check bans licenses sources
+
+database-docs: ## write sql/catalog.tsv and docs/database.md anew, after a migration
+	eval "$$(scripts/services env)" && TAPELINE_BLESS=1 cargo test --release --locked -p tapeline --test it what_the_migrations_make_s7
 
 clean: ## stop the services and remove what was built
 	-scripts/services purge

@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod database;
 mod host;
 mod lag;
 mod quarantine;
@@ -16,7 +17,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, LogConfig};
 use crate::wiring::StageName;
-use crate::{kafka, migrate, telemetry};
+use crate::{kafka, telemetry};
+
+pub use database::{ConfigAction, MigrateAction};
 
 /// What `--config` without a file stands for.
 const NO_FILE: &str = "-";
@@ -94,7 +97,7 @@ pub enum Command {
         #[command(subcommand)]
         action: audit::LedgerAction,
     },
-    /// The configuration.
+    /// The configuration, and settings kept in the database.
     Config {
         /// What to do with it.
         #[command(subcommand)]
@@ -113,24 +116,6 @@ pub enum Command {
 pub enum TopicsAction {
     /// Create those that do not exist.
     Create,
-}
-
-/// What to do with migrations.
-#[derive(Debug, Subcommand)]
-pub enum MigrateAction {
-    /// Apply what is missing.
-    Up,
-    /// Say how each stands.
-    Status,
-    /// Exit 1 where one is missing or was changed.
-    Check,
-}
-
-/// What to do with the configuration.
-#[derive(Debug, Subcommand)]
-pub enum ConfigAction {
-    /// Print it as it is in force, secrets redacted.
-    Show,
 }
 
 /// What to check beside the configuration, which is checked always (`check --config [FILE]`).
@@ -189,13 +174,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Quarantine { action } => return quarantine::run(config, action).await,
         Command::Lag(args) => lag::run(config, args).await?,
-        Command::Migrate { action } => return migrations(&config, &action).await,
-        Command::Check(args) => return check::run(config, &args).await,
         Command::Ledger { action } => audit::ledger(&config, &action).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
-        Command::Config { action: ConfigAction::Show } => {
-            println!("{}", serde_json::to_string_pretty(&config.redacted())?);
-        }
+        Command::Migrate { action } => return database::migrations(&config, &action).await,
+        Command::Check(args) => return check::run(config, &args).await,
+        Command::Config { action } => database::configuration(&config, action).await?,
         Command::Health { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -203,33 +186,6 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
 
 fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-async fn migrations(config: &Config, action: &MigrateAction) -> Result<ExitCode> {
-    let url = &config.database.url;
-    match action {
-        MigrateAction::Up => {
-            for applied in migrate::up(url).await? {
-                println!("applied {applied}");
-            }
-        }
-        MigrateAction::Status => {
-            let mut connection = migrate::connect(url).await?;
-            for status in migrate::status(&mut connection).await? {
-                let state = match (status.applied, status.unchanged) {
-                    (false, _) => "missing",
-                    (true, true) => "applied",
-                    (true, false) => "changed since it was applied",
-                };
-                println!("{:03} {}: {state}", status.version, status.name);
-            }
-        }
-        MigrateAction::Check => {
-            let mut connection = migrate::connect(url).await?;
-            migrate::check(&mut connection).await?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

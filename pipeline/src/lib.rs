@@ -14,6 +14,8 @@ pub mod registry;
 pub mod registry_client;
 pub mod replay;
 pub mod schemas;
+pub mod secrets;
+pub mod settings;
 pub mod telemetry;
 pub mod venue;
 pub mod wiring;

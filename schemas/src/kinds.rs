@@ -2,6 +2,7 @@
 
 use crate::codec::Record;
 use crate::event::{Anomaly, Book, Candle, Gap, Quarantine, Ticker, Trade};
+use crate::pushed::{Flow, Order, Portfolio, Position, Prediction};
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +22,16 @@ pub enum Kind {
     Gap,
     /// Records that could not be taken.
     Quarantine,
+    /// Net buying by kind of investor.
+    Flow,
+    /// Predictions of models.
+    Prediction,
+    /// Holdings of users.
+    Portfolio,
+    /// Positions of the account.
+    Position,
+    /// Orders of the account.
+    Order,
 }
 
 /// How a topic forgets.
@@ -77,7 +88,7 @@ const fn row(kind: Kind, name: &'static str, schema: &'static str) -> KindSpec {
 }
 
 /// Every kind.
-pub static ALL_KINDS: [KindSpec; 7] = [
+pub static ALL_KINDS: [KindSpec; 12] = [
     KindSpec {
         raw: true,
         table: Some("market_data_trades"),
@@ -110,6 +121,29 @@ pub static ALL_KINDS: [KindSpec; 7] = [
         retention_days: 30,
         max_message_bytes: 4 * MIB,
         ..row(Kind::Quarantine, "quarantine", Quarantine::SCHEMA)
+    },
+    KindSpec { raw: true, table: Some("supply_demand"), ..row(Kind::Flow, "flow", Flow::SCHEMA) },
+    KindSpec {
+        raw: true,
+        table: Some("predictions"),
+        ..row(Kind::Prediction, "prediction", Prediction::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("portfolio_status"),
+        ..row(Kind::Portfolio, "portfolio", Portfolio::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("current_positions"),
+        redis: Some(("positions", 5)),
+        ..row(Kind::Position, "position", Position::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("orders"),
+        redis: Some(("orders:status", 10)),
+        ..row(Kind::Order, "order", Order::SCHEMA)
     },
 ];
 

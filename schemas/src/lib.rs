@@ -8,6 +8,7 @@ mod flags;
 pub mod headers;
 mod kinds;
 mod money;
+mod pushed;
 mod routing;
 mod time;
 mod wide;
@@ -22,6 +23,9 @@ pub use event::{
 pub use flags::{Flag, Flags};
 pub use kinds::{ALL_KINDS, Cleanup, Kind, KindSpec};
 pub use money::{Money, MoneyError};
+pub use pushed::{
+    Flow, Order, OrderSide, OrderStatus, Portfolio, Position, PositionSide, Prediction,
+};
 pub use routing::{murmur2, partition_for};
 pub use time::{Micros, Timeframe, civil};
 pub use wide::Wide;

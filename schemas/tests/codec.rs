@@ -144,6 +144,63 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn flow()(names in vec(text(), 2), amounts in vec(money(), 3), times in vec(time(), 3)) -> Flow<'static> {
+        Flow {
+            exchange: names[0].clone(), symbol: names[1].clone(), date: times[0], institution_amount: amounts[0],
+            foreign_amount: amounts[1], individual_amount: amounts[2], venue_time: times[1], receive_time: times[2],
+        }
+    }
+}
+
+prop_compose! {
+    fn prediction()(names in vec(text(), 4), values in vec(money(), 2), times in vec(time(), 2)) -> Prediction<'static> {
+        Prediction {
+            exchange: names[0].clone(), symbol: names[1].clone(), model_id: names[2].clone(),
+            prediction_type: names[3].clone(), predicted_value: values[0], confidence: values[1],
+            venue_time: times[0], receive_time: times[1],
+        }
+    }
+}
+
+prop_compose! {
+    fn portfolio()(names in vec(text(), 2), values in vec(money(), 4), times in vec(time(), 2)) -> Portfolio<'static> {
+        Portfolio {
+            user_id: names[0].clone(), asset_type: names[1].clone(), position_size: values[0], entry_price: values[1],
+            current_price: values[2], pnl: values[3], venue_time: times[0], receive_time: times[1],
+        }
+    }
+}
+
+prop_compose! {
+    fn position()(
+        names in vec(text(), 2), side in prop::sample::select(PositionSide::ALL), values in vec(money(), 2),
+        figures in vec(option::of(money()), 8), margin_type in option::of(text()), times in vec(time(), 3),
+    ) -> Position<'static> {
+        Position {
+            exchange: names[0].clone(), symbol: names[1].clone(), side, amount: values[0], entry_price: values[1],
+            mark_price: figures[0], unrealized_pnl: figures[1], realized_pnl: figures[2], leverage: figures[3],
+            margin_type, liquidation_price: figures[4], opened_at: times[0], closed_amount: figures[5],
+            exit_price: figures[6], fees: figures[7], venue_time: times[1], receive_time: times[2],
+        }
+    }
+}
+
+prop_compose! {
+    fn order()(
+        names in vec(text(), 4), side in prop::sample::select(OrderSide::ALL),
+        status in prop::sample::select(OrderStatus::ALL), values in vec(money(), 2),
+        figures in vec(option::of(money()), 4), times in vec(time(), 3),
+    ) -> Order<'static> {
+        Order {
+            exchange: names[0].clone(), symbol: names[1].clone(), exchange_order_id: names[2].clone(),
+            kind: names[3].clone(), side, amount: values[0], price: figures[0], status, filled_amount: values[1],
+            remaining_amount: figures[1], avg_fill_price: figures[2], fee: figures[3], created_at: times[0],
+            venue_time: times[1], receive_time: times[2],
+        }
+    }
+}
+
 macro_rules! agrees {
     ($name:ident, $strategy:expr, $type:ident) => {
         proptest! {
@@ -175,6 +232,11 @@ agrees!(candles_are_encoded_as_apache_avro_does, candle(), Candle);
 agrees!(anomalies_are_encoded_as_apache_avro_does, anomaly(), Anomaly);
 agrees!(gaps_are_encoded_as_apache_avro_does, gap(), Gap);
 agrees!(quarantined_records_are_encoded_as_apache_avro_does, quarantine(), Quarantine);
+agrees!(flows_are_encoded_as_apache_avro_does, flow(), Flow);
+agrees!(predictions_are_encoded_as_apache_avro_does, prediction(), Prediction);
+agrees!(portfolios_are_encoded_as_apache_avro_does, portfolio(), Portfolio);
+agrees!(positions_are_encoded_as_apache_avro_does, position(), Position);
+agrees!(orders_are_encoded_as_apache_avro_does, order(), Order);
 
 proptest! {
     #[test]
@@ -183,6 +245,8 @@ proptest! {
         let _ = Ticker::decode(&input);
         let _ = Book::decode(&input);
         let _ = Quarantine::decode(&input);
+        let _ = Position::decode(&input);
+        let _ = Order::decode(&input);
     }
 }
 

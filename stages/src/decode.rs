@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use tapeline_schemas::{
-    ALL_KINDS, Anomaly, Book, Candle, CodecError, Gap, Kind, Quarantine, Record, Resolver, Ticker,
-    Trade, wire,
+    ALL_KINDS, Anomaly, Book, Candle, CodecError, Flow, Gap, Kind, Order, Portfolio, Position,
+    Prediction, Quarantine, Record, Resolver, Ticker, Trade, wire,
 };
 
 use crate::flow::{Refusal, Reject};
@@ -162,6 +162,11 @@ fn resolver(kind: Kind, writer: &str) -> Result<Resolver, CodecError> {
         Kind::Anomaly => Resolver::new::<Anomaly<'_>>(writer),
         Kind::Gap => Resolver::new::<Gap<'_>>(writer),
         Kind::Quarantine => Resolver::new::<Quarantine<'_>>(writer),
+        Kind::Flow => Resolver::new::<Flow<'_>>(writer),
+        Kind::Prediction => Resolver::new::<Prediction<'_>>(writer),
+        Kind::Portfolio => Resolver::new::<Portfolio<'_>>(writer),
+        Kind::Position => Resolver::new::<Position<'_>>(writer),
+        Kind::Order => Resolver::new::<Order<'_>>(writer),
     }
 }
 
@@ -186,6 +191,11 @@ fn rewrite(
         Kind::Anomaly => one::<Anomaly<'static>>(resolver, payload, out),
         Kind::Gap => one::<Gap<'static>>(resolver, payload, out),
         Kind::Quarantine => one::<Quarantine<'static>>(resolver, payload, out),
+        Kind::Flow => one::<Flow<'static>>(resolver, payload, out),
+        Kind::Prediction => one::<Prediction<'static>>(resolver, payload, out),
+        Kind::Portfolio => one::<Portfolio<'static>>(resolver, payload, out),
+        Kind::Position => one::<Position<'static>>(resolver, payload, out),
+        Kind::Order => one::<Order<'static>>(resolver, payload, out),
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Config {
     pub connect: ConnectConfig,
     /// The consumer groups of the stages.
     pub group: GroupConfig,
+    /// Secrets that are kept in the database.
+    pub secrets: SecretsConfig,
 }
 
 /// The broker.
@@ -109,15 +111,51 @@ impl Default for RegistryConfig {
 pub struct DatabaseConfig {
     /// Its URL. `TIMESCALE_DSN`, or `TIMESCALE_HOST`, `_PORT`, `_DB`, `_USER` and `_PASSWORD`, are understood too.
     pub url: String,
+    /// Another one for commands that only read, a replica's say; `url` where not set.
+    #[serde(deserialize_with = "text::optional")]
+    pub read_url: Option<String>,
     /// Connections for everything but the store's own.
     pub pool_size: u32,
+    /// Age at which chunks are compressed; on TimescaleDB's Community edition only.
+    pub compress_after_days: u32,
+    /// Time between two refreshes of continuous aggregates; on the Community edition only.
+    pub aggregate_refresh_minutes: u32,
+    /// What the index on recent candles holds at least; twice that before it is built anew.
+    pub recent_days: u32,
+    /// Whether trades are indexed by symbol alone and by venue alone too, at 43 % of the rate of storing them.
+    pub market_data_indexes: bool,
+}
+
+impl DatabaseConfig {
+    /// Where commands that only read ask.
+    pub fn read_url(&self) -> &str {
+        self.read_url.as_deref().unwrap_or(&self.url)
+    }
 }
 
 impl Default for DatabaseConfig {
     fn default() -> DatabaseConfig {
         let url = "postgres://tapeline@127.0.0.1:5432/tapeline".into();
-        DatabaseConfig { url, pool_size: 4 }
+        DatabaseConfig {
+            url,
+            read_url: None,
+            pool_size: 4,
+            compress_after_days: 7,
+            aggregate_refresh_minutes: 30,
+            recent_days: 30,
+            market_data_indexes: false,
+        }
     }
+}
+
+/// Secrets that are kept in the database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// File with the keys, base64 of 32 bytes a line, the newest first; only its owner may read
+    /// it. `TAPELINE_SECRETS_KEY` holds them where no file is named.
+    #[serde(deserialize_with = "text::optional")]
+    pub key_file: Option<String>,
 }
 
 /// Redis.

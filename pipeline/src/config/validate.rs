@@ -7,6 +7,7 @@ use tapeline_schemas::Kind;
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+use crate::venue::CHANNELS;
 
 const DAY_MS: u64 = 86_400_000;
 /// Kafka's own limit for names of topics is 249, kinds and endings included.
@@ -65,6 +66,14 @@ impl Config {
         }
         problems.range("registry.timeout_ms", self.registry.timeout_ms, 100..=60_000);
         problems.url("database.url", &self.database.url, &["postgres", "postgresql"]);
+        if let Some(url) = &self.database.read_url {
+            problems.url("database.read_url", url, &["postgres", "postgresql"]);
+        }
+        let database = &self.database;
+        problems.range("database.compress_after_days", database.compress_after_days, 1..=36_500);
+        let refresh = database.aggregate_refresh_minutes;
+        problems.range("database.aggregate_refresh_minutes", refresh, 1..=10_080);
+        problems.range("database.recent_days", database.recent_days, 1..=36_500);
         problems.range("database.pool_size", self.database.pool_size, 1..=1_000);
         problems.url("redis.url", &self.redis.url, &["redis", "rediss", "redis+unix", "unix"]);
         let id = &self.pipeline.id;
@@ -107,9 +116,9 @@ impl Config {
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
             for channel in &venue.channels {
-                let known = Kind::from_name(channel).is_some_and(|kind| kind.spec().raw);
-                let raw = Kind::raw().map(Kind::name).collect::<Vec<_>>().join(", ");
-                problems.require(known, &key("channels"), &format!("{raw}, not '{channel}'"));
+                let known = CHANNELS.map(Kind::name);
+                let expected = format!("{}, not '{channel}'", known.join(", "));
+                problems.require(known.contains(&channel.as_str()), &key("channels"), &expected);
             }
             for symbol in &venue.symbols {
                 let pair =

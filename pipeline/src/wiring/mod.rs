@@ -129,8 +129,19 @@ pub(crate) fn validate_limits() -> Limits {
 }
 
 /// Kinds that the store takes.
-pub const STORED_KINDS: [Kind; 6] =
-    [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Candle, Kind::Anomaly, Kind::Gap];
+pub const STORED_KINDS: [Kind; 11] = [
+    Kind::Trade,
+    Kind::Ticker,
+    Kind::Book,
+    Kind::Candle,
+    Kind::Anomaly,
+    Kind::Gap,
+    Kind::Flow,
+    Kind::Prediction,
+    Kind::Portfolio,
+    Kind::Position,
+    Kind::Order,
+];
 
 async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;

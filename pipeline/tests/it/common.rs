@@ -22,6 +22,16 @@ fn env(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
+/// Where databases are made.
+pub(crate) fn admin_url() -> String {
+    env("TAPELINE__DATABASE__URL", "postgres://tapeline:tapeline@127.0.0.1:15432/tapeline")
+}
+
+/// What they are copied from.
+pub(crate) fn template() -> String {
+    env("TAPELINE_DB_TEMPLATE", "tapeline_template")
+}
+
 /// A pipeline that only one test uses.
 pub(crate) struct Pipeline {
     pub(crate) context: Context,
@@ -45,10 +55,9 @@ impl Pipeline {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{name}_{}_{number}", std::process::id());
         let brokers = env("TAPELINE__KAFKA__BROKERS", "127.0.0.1:19092");
-        let admin_url =
-            env("TAPELINE__DATABASE__URL", "postgres://tapeline:tapeline@127.0.0.1:15432/tapeline");
+        let admin_url = admin_url();
         let redis_url = env("TAPELINE__REDIS__URL", "redis://127.0.0.1:16379/0");
-        let template = env("TAPELINE_DB_TEMPLATE", "tapeline_template");
+        let template = template();
 
         let registry = CancellationToken::new();
         let running = tapeline::registry::start(
@@ -195,7 +204,7 @@ impl Drop for Process {
     }
 }
 
-fn replace_last_segment(url: &str, segment: &str) -> String {
+pub(crate) fn replace_last_segment(url: &str, segment: &str) -> String {
     let (head, _) = url.rsplit_once('/').expect("a url with a path");
     format!("{head}/{segment}")
 }

@@ -1,6 +1,7 @@
 //! What a test sees of topics and tables, and how it puts plain records into them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -174,6 +175,15 @@ pub(crate) async fn publish(pipeline: &Pipeline, trades: &[Trade<'_>]) {
         publisher.event(Kind::Trade, &key, &encode(trade)).await.expect("published");
     }
     publisher.delivered().await.expect("delivered");
+}
+
+/// The pipeline with another name on the same topics and database: it begins anew.
+pub(crate) fn renamed(pipeline: &Pipeline, name: &str) -> Context {
+    let mut context = pipeline.context.clone();
+    let mut config = (*context.config).clone();
+    config.pipeline.id = format!("{}_{name}", config.pipeline.id);
+    context.config = Arc::new(config);
+    context
 }
 
 /// Numbers that are the same in every run.

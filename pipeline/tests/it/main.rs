@@ -1,8 +1,10 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
+mod account;
 mod audit;
 mod candles;
 mod common;
+mod database;
 mod groups;
 mod hostile;
 mod judgement;
@@ -14,6 +16,7 @@ mod registry_down;
 mod replay;
 mod replayed;
 mod retention;
+mod roles;
 mod store;
 mod tape;
 mod validate;

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use tapeline::kafka::create_topics;
 use tapeline::wiring::{Context, StageName};
 use tapeline_schemas::{
     Book, BookAction, Control, Kind, Level, Micros, Money, Ticker, Trade, encode, headers,
@@ -136,7 +139,7 @@ async fn the_same_events_fed_again_leave_the_event_tables_byte_equal_invariant_5
     store.stop().await;
     validate.stop().await;
     // The whole log once more, on fences of its own.
-    let context = renamed(&pipeline, "again").await;
+    let context = look::renamed(&pipeline, "again");
     let stop = pipeline.shutdown.child_token();
     let again = {
         let (context, stop) = (context.clone(), stop.clone());

@@ -143,16 +143,18 @@ impl CopyBuffers {
         self.tables[..table as usize].iter().map(|buffer| buffer.rows.len()).sum::<usize>() + row
     }
 
-    /// Takes rows out, by their index among all rows.
+    /// Takes rows out, by their index among all rows, with the other rows of the same records.
     pub(crate) fn remove(&mut self, rows: &[usize]) {
-        let rows: std::collections::HashSet<usize> = rows.iter().copied().collect();
-        let mut index = 0;
+        let all: Vec<(TopicPartition, i64)> = self
+            .tables
+            .iter()
+            .flat_map(|buffer| &buffer.rows)
+            .map(|row| (row.at, row.offset))
+            .collect();
+        let records: std::collections::HashSet<_> =
+            rows.iter().filter_map(|&row| all.get(row)).collect();
         for buffer in &mut self.tables {
-            buffer.rows.retain(|_| {
-                let keeps = !rows.contains(&index);
-                index += 1;
-                keeps
-            });
+            buffer.rows.retain(|row| !records.contains(&(row.at, row.offset)));
         }
     }
 }

@@ -1,20 +1,22 @@
-//! `store`: checked events as rows of the database (C3, T1 to T4).
+//! `store`: checked events as rows of the database (C3; T1 to T4, T7, T9, T10).
 
 mod buffers;
 mod numeric;
+mod pushed;
 pub(crate) mod rows;
 mod table;
 mod tuple;
 
 use tapeline_schemas::{
-    Anomaly, Book, BookAction, Candle, CodecError, Flags, Gap, Kind, Micros, Record as _, Ticker,
-    Trade, headers,
+    Anomaly, Book, BookAction, Candle, CodecError, Flags, Flow, Gap, Kind, Micros, Order,
+    Portfolio, Position, Prediction, Record as _, Ticker, Trade, headers,
 };
 
 use crate::decode::{Decoders, reason};
 use crate::flow::{In, Marker, Outcome, Refusal, Reject, Stage};
 
 pub use buffers::CopyBuffers;
+pub(crate) use pushed::uuid;
 
 use rows::Origin;
 pub use table::Table;
@@ -96,6 +98,31 @@ impl Stage for Store {
             Kind::Gap => {
                 let event = Gap::decode(payload).map_err(undecodable)?;
                 out.push(Table::Gaps, record, |to| rows::gap(&event, to))
+            }
+            Kind::Flow => {
+                let event = Flow::decode(payload).map_err(undecodable)?;
+                out.push(Table::Flows, record, |to| pushed::flow(&event, origin, to))
+            }
+            Kind::Prediction => {
+                let event = Prediction::decode(payload).map_err(undecodable)?;
+                out.push(Table::Predictions, record, |to| pushed::prediction(&event, origin, to))
+            }
+            Kind::Portfolio => {
+                let event = Portfolio::decode(payload).map_err(undecodable)?;
+                out.push(Table::Portfolios, record, |to| pushed::portfolio(&event, origin, to))
+            }
+            Kind::Position => {
+                let event = Position::decode(payload).map_err(undecodable)?;
+                if event.is_closed() {
+                    out.push(Table::PositionHistory, record, |to| {
+                        pushed::closed(&event, origin, to)
+                    })?;
+                }
+                out.push(Table::Positions, record, |to| pushed::position(&event, origin, to))
+            }
+            Kind::Order => {
+                let event = Order::decode(payload).map_err(undecodable)?;
+                out.push(Table::Orders, record, |to| pushed::order(&event, origin, to))
             }
             Kind::Quarantine => return Ok(Outcome::NotStored),
         }?;

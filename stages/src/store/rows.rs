@@ -16,26 +16,26 @@ pub(super) struct Origin {
 }
 
 /// Time of the event, and the number of its symbol.
-type Written = Result<(Micros, u32), Reject>;
+pub(super) type Written = Result<(Micros, u32), Reject>;
 
 /// What a time that PostgreSQL cannot hold is refused as.
 const RANGE: &str = "range";
 
-fn moment(time: Micros) -> Result<i64, Reject> {
+pub(super) fn moment(time: Micros) -> Result<i64, Reject> {
     postgres_micros(time)
         .ok_or_else(|| Reject::new(RANGE, format!("time {} is out of range", time.0)))
 }
 
 /// A number that rows of one symbol share. Two symbols may share it too: it only orders rows.
 #[inline]
-fn group(exchange: &str, symbol: &str) -> u32 {
+pub(super) fn group(exchange: &str, symbol: &str) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(exchange.as_bytes());
     hasher.update(symbol.as_bytes());
     hasher.finalize()
 }
 
-fn begin<'b>(table: Table, out: &'b mut Vec<u8>) -> Tuple<'b> {
+pub(super) fn begin<'b>(table: Table, out: &'b mut Vec<u8>) -> Tuple<'b> {
     Tuple::begin(out, table.spec().columns.len())
 }
 
@@ -169,7 +169,7 @@ pub(super) fn gap(event: &Gap<'_>, out: &mut Vec<u8>) -> Written {
 }
 
 #[inline]
-fn put_origin(tuple: &mut Tuple<'_>, origin: Origin) {
+pub(super) fn put_origin(tuple: &mut Tuple<'_>, origin: Origin) {
     tuple.integer(origin.partition);
     tuple.bigint(origin.offset);
 }

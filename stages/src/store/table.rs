@@ -1,5 +1,7 @@
 //! The tables the store writes, and the statements for each.
 
+use super::pushed;
+
 /// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
@@ -15,6 +17,18 @@ pub enum Table {
     Ohlcv,
     /// `market_data_gaps`
     Gaps,
+    /// `supply_demand`
+    Flows,
+    /// `predictions`
+    Predictions,
+    /// `portfolio_status`
+    Portfolios,
+    /// `current_positions`
+    Positions,
+    /// `position_history`: a second row of the record that closes a position
+    PositionHistory,
+    /// `orders`
+    Orders,
 }
 
 /// How a table takes a row whose key is there already.
@@ -37,7 +51,7 @@ pub(crate) struct Spec {
     /// Columns that make an event another one where they differ; receive times and origins do
     /// not, an event that is fetched again has others.
     pub(crate) content: &'static [&'static str],
-    /// The hypertable's time.
+    /// Time of the event; part of the key for [`Rule::First`], whose hypertables are searched by it.
     pub(crate) time: &'static str,
     pub(crate) rule: Rule,
     /// For [`Rule::Higher`]: how far a row goes, to be compared; `{}` stands for the row.
@@ -46,13 +60,19 @@ pub(crate) struct Spec {
 
 impl Table {
     /// Every table, in the order of writing.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 12] = [
         Table::Trades,
         Table::Ticker,
         Table::Orderbook,
         Table::Anomalies,
         Table::Ohlcv,
         Table::Gaps,
+        Table::Flows,
+        Table::Predictions,
+        Table::Portfolios,
+        Table::Positions,
+        Table::PositionHistory,
+        Table::Orders,
     ];
 
     /// Its name in the database.
@@ -75,12 +95,17 @@ impl Table {
         self.spec().content
     }
 
+    /// Whether its rows come beside another row of the same record, which alone is counted.
+    pub(crate) fn is_beside(self) -> bool {
+        self == Table::PositionHistory
+    }
+
     pub(crate) fn spec(self) -> &'static Spec {
         &SPECS[self as usize]
     }
 }
 
-static SPECS: [Spec; 6] = [
+static SPECS: [Spec; 12] = [
     Spec {
         name: "market_data_trades",
         columns: &[
@@ -224,6 +249,12 @@ static SPECS: [Spec; 6] = [
         rule: Rule::Higher,
         height: "array_position(array['opened', 'ended', 'filled'], {}.state)",
     },
+    pushed::FLOWS,
+    pushed::PREDICTIONS,
+    pushed::PORTFOLIOS,
+    pushed::POSITIONS,
+    pushed::POSITION_HISTORY,
+    pushed::ORDERS,
 ];
 
 #[cfg(test)]
@@ -237,7 +268,7 @@ mod tests {
             for column in spec.key.iter().chain(spec.content) {
                 assert!(spec.columns.contains(column), "{} {column}", spec.name);
             }
-            assert!(spec.key.contains(&spec.time));
+            assert!(spec.rule == Rule::Higher || spec.key.contains(&spec.time));
         }
     }
 }

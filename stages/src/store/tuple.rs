@@ -85,6 +85,10 @@ impl<'b> Tuple<'b> {
         }
     }
 
+    pub(crate) fn uuid(&mut self, uuid: [u8; 16]) {
+        self.bytes(&uuid);
+    }
+
     #[inline]
     pub(crate) fn integer(&mut self, number: i32) {
         self.bytes(&number.to_be_bytes());

@@ -97,13 +97,9 @@ impl SymbolMemory {
         settings: &Settings,
         judgement: &mut Judgement,
     ) {
-        let ahead = venue.since(receive);
-        if ahead > settings.max_ahead.as_micros() as i64 {
-            judgement.add(Flag::Future, || format!("venue time {ahead} µs ahead of receive time"));
+        skew(venue, receive, settings, judgement);
+        if judgement.flags.has(Flag::Future) {
             return; // it must not make every honest event after it look out of order
-        }
-        if -ahead > settings.max_behind.as_micros() as i64 {
-            judgement.add(Flag::Late, || format!("venue time {} µs behind receive time", -ahead));
         }
         match self.newest {
             Some(newest) if venue < newest => judgement.add(Flag::OutOfOrder, || {
@@ -111,5 +107,15 @@ impl SymbolMemory {
             }),
             _ => self.newest = Some(venue),
         }
+    }
+}
+
+/// Flags a time that is odd against the receive time.
+pub(super) fn skew(venue: Micros, receive: Micros, settings: &Settings, judgement: &mut Judgement) {
+    let ahead = venue.since(receive);
+    if ahead > settings.max_ahead.as_micros() as i64 {
+        judgement.add(Flag::Future, || format!("venue time {ahead} µs ahead of receive time"));
+    } else if -ahead > settings.max_behind.as_micros() as i64 {
+        judgement.add(Flag::Late, || format!("venue time {} µs behind receive time", -ahead));
     }
 }

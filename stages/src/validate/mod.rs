@@ -4,6 +4,7 @@
 //! checked record's headers and an anomaly, and is never judged again.
 
 mod memory;
+mod pushed;
 mod robust;
 mod rules;
 
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use tapeline_schemas::{
-    Anomaly, Book, Control, Flag, Flags, Gap, GapChange, Kind, Micros, Record as _, Ticker, Trade,
-    encode, headers,
+    Anomaly, Book, Control, Flag, Flags, Flow, Gap, GapChange, Kind, Micros, Order, Portfolio,
+    Position, Prediction, Record as _, Ticker, Trade, encode, headers,
 };
 
 use self::memory::{Judgement, SymbolMemory};
@@ -94,6 +95,21 @@ impl Validate {
                 rules::book(&book, settings)?;
                 rules::routing(record, &book.exchange, &book.symbol, partitions)?;
                 Ok(judge_book(book, remembered(symbols, record), content, settings, record))
+            }
+            Kind::Flow => {
+                pushed::judge::<Flow<'_>>(payload, record, partitions, symbols, content, settings)
+            }
+            Kind::Prediction => pushed::judge::<Prediction<'_>>(
+                payload, record, partitions, symbols, content, settings,
+            ),
+            Kind::Portfolio => pushed::judge::<Portfolio<'_>>(
+                payload, record, partitions, symbols, content, settings,
+            ),
+            Kind::Position => pushed::judge::<Position<'_>>(
+                payload, record, partitions, symbols, content, settings,
+            ),
+            Kind::Order => {
+                pushed::judge::<Order<'_>>(payload, record, partitions, symbols, content, settings)
             }
             Kind::Candle | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
                 Err(Reject::new("kind", format!("{} has no raw topic", kind.name())).into())

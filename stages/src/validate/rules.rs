@@ -13,7 +13,8 @@ pub const RULES_VERSION: &str = "1";
 /// Longest exchange, symbol or id in bytes.
 const MAX_TEXT_BYTES: usize = 100;
 /// Times before 1990 and after 2200 are no times of a market.
-const TIME_RANGE: (Micros, Micros) = (Micros(631_152_000_000_000), Micros(7_258_118_400_000_000));
+pub(super) const TIME_RANGE: std::ops::Range<Micros> =
+    Micros(631_152_000_000_000)..Micros(7_258_118_400_000_000);
 /// The years 1 to 9999: a control record may say "from the beginning", but no more than that.
 const CONTROL_RANGE: std::ops::RangeInclusive<i64> =
     -62_135_596_800_000_000..=253_402_300_799_999_999;
@@ -51,11 +52,11 @@ pub(super) fn routing(
     Ok(())
 }
 
-fn range(what: &str, value: impl std::fmt::Display, expected: &str) -> Reject {
+pub(super) fn range(what: &str, value: impl std::fmt::Display, expected: &str) -> Reject {
     Reject::new("range", format!("{what} is {value}, expected {expected}"))
 }
 
-fn text(what: &str, value: &str) -> Result<(), Reject> {
+pub(super) fn text(what: &str, value: &str) -> Result<(), Reject> {
     if value.is_empty() || value.len() > MAX_TEXT_BYTES {
         return Err(range(what, format!("{} bytes long", value.len()), "1 to 100 bytes"));
     }
@@ -65,7 +66,7 @@ fn text(what: &str, value: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-fn names(exchange: &str, symbol: &str) -> Result<(), Reject> {
+pub(super) fn names(exchange: &str, symbol: &str) -> Result<(), Reject> {
     text("exchange", exchange)?;
     text("symbol", symbol)?;
     if exchange.bytes().any(|byte| byte == b':' || byte.is_ascii_lowercase()) {
@@ -77,9 +78,9 @@ fn names(exchange: &str, symbol: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reject> {
+pub(super) fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reject> {
     for (what, time) in [("venue_time", venue), ("receive_time", receive)] {
-        if time < TIME_RANGE.0 || time >= TIME_RANGE.1 {
+        if !TIME_RANGE.contains(&time) {
             return Err(range(what, time.0, "microseconds of the years 1990 to 2199"));
         }
     }
@@ -93,11 +94,11 @@ fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reje
     Ok(())
 }
 
-fn positive(what: &str, value: Money) -> Result<(), Reject> {
+pub(super) fn positive(what: &str, value: Money) -> Result<(), Reject> {
     if value.is_positive() { Ok(()) } else { Err(range(what, value, "more than 0")) }
 }
 
-fn not_negative(what: &str, value: Option<Money>) -> Result<(), Reject> {
+pub(super) fn not_negative(what: &str, value: Option<Money>) -> Result<(), Reject> {
     match value {
         Some(value) if value < Money::ZERO => Err(range(what, value, "0 or more")),
         _ => Ok(()),

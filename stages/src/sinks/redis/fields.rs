@@ -14,6 +14,7 @@ pub(super) fn put(value: &Value, mut put: impl FnMut(&str, String)) -> Result<()
         Kind::Book => book(&Book::decode(&value.payload)?, put),
         Kind::Candle => candle(&Candle::decode(&value.payload)?, put),
         Kind::Trade | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {}
+        Kind::Flow | Kind::Prediction | Kind::Portfolio | Kind::Position | Kind::Order => {}
     }
     Ok(())
 }

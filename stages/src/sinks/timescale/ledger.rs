@@ -25,14 +25,14 @@ type Days = BTreeMap<(TopicPartition, i64), u64>;
 pub(super) fn account(out: &CopyBuffers, merged: &[(Table, Merged)], spans: &mut [Span]) -> Days {
     let mut days = Days::new();
     let day = |time: Micros| time.0.div_euclid(DAY_MICROS);
-    for table in Table::ALL {
+    for table in Table::ALL.into_iter().filter(|table| !table.is_beside()) {
         for run in
             out.table(table).rows().chunk_by(|a, b| a.at == b.at && day(a.time) == day(b.time))
         {
             *days.entry((run[0].at, day(run[0].time))).or_default() += run.len() as u64;
         }
     }
-    for (table, merged) in merged {
+    for (table, merged) in merged.iter().filter(|(table, _)| !table.is_beside()) {
         let rows = out.table(*table).rows();
         for &(row, is_conflict) in &merged.dropped {
             let row = &rows[row];
