@@ -1,7 +1,7 @@
 //! The table of kinds: everything the pipeline knows about a kind of event, once.
 
 use crate::codec::Record;
-use crate::event::{Anomaly, Book, Candle, Gap, Quarantine, Ticker, Trade};
+use crate::event::{Anomaly, Book, Candle, Gap, OptionData, Quarantine, Ticker, Trade};
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +21,10 @@ pub enum Kind {
     Gap,
     /// Records that could not be taken.
     Quarantine,
+    /// Figures of options: volatilities, greeks, open interest.
+    Option,
+    /// Candles that a venue made. Ours have a kind of their own, without a raw topic, so the two never mix.
+    VenueCandle,
 }
 
 /// How a topic forgets.
@@ -77,7 +81,7 @@ const fn row(kind: Kind, name: &'static str, schema: &'static str) -> KindSpec {
 }
 
 /// Every kind.
-pub static ALL_KINDS: [KindSpec; 7] = [
+pub static ALL_KINDS: [KindSpec; 9] = [
     KindSpec {
         raw: true,
         table: Some("market_data_trades"),
@@ -110,6 +114,16 @@ pub static ALL_KINDS: [KindSpec; 7] = [
         retention_days: 30,
         max_message_bytes: 4 * MIB,
         ..row(Kind::Quarantine, "quarantine", Quarantine::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("option_data"),
+        ..row(Kind::Option, "option", OptionData::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("market_data_ohlcv"),
+        ..row(Kind::VenueCandle, "venue_candle", Candle::SCHEMA)
     },
 ];
 

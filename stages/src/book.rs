@@ -97,12 +97,20 @@ impl OrderBook {
         self.asks.first_key_value().map(level)
     }
 
-    /// Whether the best bid is at or above the best ask, which no working venue shows.
+    /// Whether the best bid is above the best ask, which no working venue shows.
     pub fn crossed(&self) -> bool {
-        match (self.bids.last_key_value(), self.asks.first_key_value()) {
-            (Some((bid, _)), Some((ask, _))) => bid >= ask,
-            _ => false,
-        }
+        self.spread().is_some_and(|(bid, ask)| bid > ask)
+    }
+
+    /// Whether the best bid is the best ask: legal where orders of one owner do not meet each other.
+    pub fn locked(&self) -> bool {
+        self.spread().is_some_and(|(bid, ask)| bid == ask)
+    }
+
+    fn spread(&self) -> Option<(Money, Money)> {
+        let (bid, _) = self.bids.last_key_value()?;
+        let (ask, _) = self.asks.first_key_value()?;
+        Some((*bid, *ask))
     }
 
     /// Number of levels: bids, asks.
@@ -173,13 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn a_book_is_crossed_where_its_best_bid_reaches_its_best_ask() {
+    fn a_book_is_locked_where_its_best_bid_is_its_best_ask_and_crossed_beyond() {
         let mut book = OrderBook::new();
         assert!(!book.crossed());
         book.apply_snapshot(&levels(&[("9", "1")]), &levels(&[("10", "1")]));
         assert!(!book.crossed());
         book.apply_delta(&levels(&[("10", "1")]), &[]);
-        assert!(book.crossed());
+        assert!(book.locked() && !book.crossed());
+        book.apply_delta(&levels(&[("10.5", "1")]), &[]);
+        assert!(book.crossed() && !book.locked());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use tapeline_schemas::{
-    ALL_KINDS, Anomaly, Book, Candle, CodecError, Gap, Kind, Quarantine, Record, Resolver, Ticker,
+    ALL_KINDS, Anomaly, Book, Candle, CodecError, Gap, Kind, OptionData, Quarantine, Record, Resolver, Ticker,
     Trade, wire,
 };
 
@@ -162,6 +162,8 @@ fn resolver(kind: Kind, writer: &str) -> Result<Resolver, CodecError> {
         Kind::Anomaly => Resolver::new::<Anomaly<'_>>(writer),
         Kind::Gap => Resolver::new::<Gap<'_>>(writer),
         Kind::Quarantine => Resolver::new::<Quarantine<'_>>(writer),
+        Kind::Option => Resolver::new::<OptionData<'_>>(writer),
+        Kind::VenueCandle => Resolver::new::<Candle<'_>>(writer),
     }
 }
 
@@ -186,6 +188,8 @@ fn rewrite(
         Kind::Anomaly => one::<Anomaly<'static>>(resolver, payload, out),
         Kind::Gap => one::<Gap<'static>>(resolver, payload, out),
         Kind::Quarantine => one::<Quarantine<'static>>(resolver, payload, out),
+        Kind::Option => one::<OptionData<'static>>(resolver, payload, out),
+        Kind::VenueCandle => one::<Candle<'static>>(resolver, payload, out),
     }
 }
 

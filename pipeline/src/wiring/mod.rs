@@ -93,8 +93,16 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
 }
 
 /// Kinds that the store takes.
-pub const STORED_KINDS: [Kind; 6] =
-    [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Candle, Kind::Anomaly, Kind::Gap];
+pub const STORED_KINDS: [Kind; 8] = [
+    Kind::Trade,
+    Kind::Ticker,
+    Kind::Book,
+    Kind::Candle,
+    Kind::Anomaly,
+    Kind::Gap,
+    Kind::Option,
+    Kind::VenueCandle,
+];
 
 async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;

@@ -75,9 +75,7 @@ impl Stage for Cache {
                 out.offer_parts(&parts, input.kind, stamp, payload);
                 event.open_time
             }
-            Kind::Trade | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
-                return Ok(Outcome::NotStored);
-            }
+            _ => return Ok(Outcome::NotStored),
         };
         self.event_time = Some(time);
         Ok(Outcome::Taken)

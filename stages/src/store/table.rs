@@ -15,6 +15,8 @@ pub enum Table {
     Ohlcv,
     /// `market_data_gaps`
     Gaps,
+    /// `option_data`
+    OptionData,
 }
 
 /// How a table takes a row whose key is there already.
@@ -46,13 +48,14 @@ pub(crate) struct Spec {
 
 impl Table {
     /// Every table, in the order of writing.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Trades,
         Table::Ticker,
         Table::Orderbook,
         Table::Anomalies,
         Table::Ohlcv,
         Table::Gaps,
+        Table::OptionData,
     ];
 
     /// Its name in the database.
@@ -65,7 +68,7 @@ impl Table {
     }
 }
 
-static SPECS: [Spec; 6] = [
+static SPECS: [Spec; 7] = [
     Spec {
         name: "market_data_trades",
         columns: &[
@@ -179,6 +182,8 @@ static SPECS: [Spec; 6] = [
             "revision",
             "close_time",
             "receive_time",
+            "origin_partition",
+            "origin",
         ],
         key: &["exchange", "symbol", "timeframe", "source", "time"],
         identity: &[],
@@ -208,6 +213,41 @@ static SPECS: [Spec; 6] = [
         time: "from_time",
         rule: Rule::Higher,
         height: "array_position(array['opened', 'ended', 'filled'], {}.state)",
+    },
+    Spec {
+        name: "option_data",
+        columns: &[
+            "time",
+            "exchange",
+            "symbol",
+            "event_id",
+            "underlying",
+            "strike_price",
+            "expiry_date",
+            "option_type",
+            "iv",
+            "delta",
+            "gamma",
+            "theta",
+            "vega",
+            "rho",
+            "bid_iv",
+            "ask_iv",
+            "mark_price",
+            "underlying_price",
+            "index_price",
+            "interest_rate",
+            "open_interest",
+            "receive_time",
+            "origin_partition",
+            "origin",
+        ],
+        key: &["exchange", "symbol", "time", "event_id"],
+        identity: &["origin_partition", "origin"],
+        content: &["iv", "delta", "gamma", "theta", "vega", "mark_price", "open_interest"],
+        time: "time",
+        rule: Rule::First,
+        height: "",
     },
 ];
 
