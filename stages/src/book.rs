@@ -6,6 +6,8 @@ use tapeline_schemas::{Level, Money};
 
 /// How many levels of each side Kraken's checksum covers.
 const CHECKSUM_LEVELS: usize = 10;
+/// How many levels of each side OKX's checksum covers.
+const PAIR_LEVELS: usize = 25;
 
 /// Which side of the book a level is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub enum BookSide {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     amount: Money,
-    /// What a checksum covers of the level: digits of price and amount as the venue wrote them.
+    /// What a checksum covers of the level, from price and amount as the venue wrote them.
     digits: Option<Box<str>>,
 }
 
@@ -62,6 +64,11 @@ impl OrderBook {
     /// Sets one level with the venue's own texts of price and amount, as [`OrderBook::checksum`] needs them.
     pub fn set_with_text(&mut self, side: BookSide, level: Level, price: &str, amount: &str) {
         self.set(side, level, Some(checksum_digits(price, amount)));
+    }
+
+    /// Sets one level with the venue's own texts, as [`OrderBook::checksum_of_pairs`] needs them.
+    pub fn set_with_pair(&mut self, side: BookSide, level: Level, price: &str, amount: &str) {
+        self.set(side, level, Some(format!("{price}:{amount}").into_boxed_str()));
     }
 
     fn set(&mut self, side: BookSide, level: Level, digits: Option<Box<str>>) {
@@ -139,6 +146,28 @@ impl OrderBook {
     }
 }
 
+impl OrderBook {
+    /// OKX's CRC32 of the 25 best levels: `price:amount` of a bid and of an ask in turns, joined by colons; where one
+    /// side has fewer, those of the other follow each other.
+    pub fn checksum_of_pairs(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        let mut bids = self.bids.values().rev().take(PAIR_LEVELS);
+        let mut asks = self.asks.values().take(PAIR_LEVELS);
+        let mut separator: &[u8] = b"";
+        loop {
+            let (bid, ask) = (bids.next(), asks.next());
+            if bid.is_none() && ask.is_none() {
+                return crc.finalize();
+            }
+            for pair in [bid, ask].into_iter().flatten().filter_map(|e| e.digits.as_deref()) {
+                crc.update(separator);
+                crc.update(pair.as_bytes());
+                separator = b":";
+            }
+        }
+    }
+}
+
 fn level((price, entry): (&Money, &Entry)) -> Level {
     Level { price: *price, amount: entry.amount }
 }
@@ -204,6 +233,27 @@ mod tests {
             book.top(9),
             (levels(&[("9", "1"), ("8", "1")]), levels(&[("10", "1"), ("11", "1")]))
         );
+    }
+
+    /// The two cases of OKX's documentation: equal sides, and one side that ends before the other. Their texts are
+    /// joined here by hand.
+    #[test]
+    fn the_checksum_of_pairs_takes_the_sides_in_turns() {
+        let mut book = OrderBook::new();
+        let mut put = |side, price, amount| {
+            let level = Level { price: money(price), amount: money(amount) };
+            book.set_with_pair(side, level, price, amount);
+        };
+        put(BookSide::Bid, "3366.1", "7");
+        put(BookSide::Ask, "3366.8", "9");
+        put(BookSide::Ask, "3368", "8");
+        put(BookSide::Ask, "3372", "8.50");
+        let text = "3366.1:7:3366.8:9:3368:8:3372:8.50";
+        assert_eq!(book.checksum_of_pairs(), crc32fast::hash(text.as_bytes()));
+        let level = Level { price: money("3366"), amount: money("6") };
+        book.set_with_pair(BookSide::Bid, level, "3366", "6");
+        let text = "3366.1:7:3366.8:9:3366:6:3368:8:3372:8.50";
+        assert_eq!(book.checksum_of_pairs(), crc32fast::hash(text.as_bytes()));
     }
 
     /// The worked example of Kraken's documentation of the version 1 checksum.

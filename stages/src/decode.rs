@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use tapeline_schemas::{
-    ALL_KINDS, Anomaly, Book, Candle, CodecError, Gap, Kind, OptionData, Quarantine, Record, Resolver, Ticker,
-    Trade, wire,
+    ALL_KINDS, Anomaly, Book, Candle, CodecError, Gap, Kind, OptionData, Quarantine, Record,
+    Resolver, Ticker, Trade, wire,
 };
 
 use crate::flow::{Refusal, Reject};

@@ -110,11 +110,7 @@ pub(crate) fn put_levels(levels: &[Level], json: &mut dyn Write) -> std::fmt::Re
 }
 
 /// Candles of ours have no origin: they come from many raw records.
-pub(super) fn candle(
-    event: &Candle<'_>,
-    origin: Option<Origin>,
-    out: &mut Vec<u8>,
-) -> Written {
+pub(super) fn candle(event: &Candle<'_>, origin: Option<Origin>, out: &mut Vec<u8>) -> Written {
     let (time, close_time) = (moment(event.open_time)?, moment(event.close_time)?);
     let receive_time = moment(event.receive_time)?;
     let mut tuple = begin(Table::Ohlcv, out);

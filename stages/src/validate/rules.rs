@@ -208,12 +208,9 @@ pub(super) fn venue_candle(candle: &Candle<'_>) -> Result<(), Reject> {
         let window = format!("{} to {}", open.0, close.0);
         return Err(range("window", window, &format!("a whole window of {frame}")));
     }
-    for (what, value) in [
-        ("open", candle.open),
-        ("high", candle.high),
-        ("low", candle.low),
-        ("close", candle.close),
-    ] {
+    for (what, value) in
+        [("open", candle.open), ("high", candle.high), ("low", candle.low), ("close", candle.close)]
+    {
         positive(what, value)?;
         if value < candle.low || value > candle.high {
             return Err(range(what, value, &format!("{} to {}", candle.low, candle.high)));
