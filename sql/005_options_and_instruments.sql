@@ -85,7 +85,7 @@ create table instruments (
     status text,
     primary key (exchange, symbol)
 );
-create unique index idx_instruments_exchange_code on instruments (exchange, code);
+create index idx_instruments_exchange_code on instruments (exchange, code);
 
 comment on table instruments is 'T12: what can be traded where; filled from the venues'' symbol tables, and by whoever knows more of it';
 comment on column instruments.exchange is 'venue, upper case';

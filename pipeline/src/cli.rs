@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod instruments;
 mod serve;
 
 use std::path::PathBuf;
@@ -59,6 +60,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         action: TopicsAction,
+    },
+    /// What can be traded where, by the venues' own tables.
+    Instruments {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: instruments::InstrumentsAction,
     },
     /// Migrations of the database.
     Migrate {
@@ -146,6 +153,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
                 println!("created {name}");
             }
         }
+        Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Migrate { action } => return migrations(&config, &action).await,
         Command::Check(args) => return check::run(config, &args).await,
         Command::Config { action: ConfigAction::Show } => {

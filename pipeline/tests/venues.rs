@@ -12,6 +12,8 @@ mod hostile;
 mod life;
 #[path = "venues/pure.rs"]
 mod pure;
+#[path = "shared/recorded.rs"]
+mod recorded;
 #[path = "venues/rules.rs"]
 mod rules;
 #[path = "venues/rules_derivatives.rs"]

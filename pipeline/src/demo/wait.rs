@@ -36,7 +36,7 @@ pub(super) async fn show_progress(
             .iter()
             .map(|(venue, stats)| {
                 let report = stats.report();
-                let sum = report.trade.published + report.ticker.published + report.book.published;
+                let sum: u64 = report.kinds().iter().map(|(_, counts)| counts.published).sum();
                 format!("{venue} {sum}")
             })
             .collect();
@@ -86,6 +86,7 @@ fn groups(context: &Context) -> Result<Groups> {
         ("candles", context.sink_topics([Kind::Trade])?),
         ("candles-longer", context.sink_topics([Kind::Candle])?),
         ("candles-reviser", vec![context.dirty_topic()?]),
+        ("candles-compare", context.sink_topics([Kind::Candle, Kind::VenueCandle])?),
         ("store", context.sink_topics(STORED_KINDS)?),
         ("cache", context.sink_topics(CACHED_KINDS)?),
     ];

@@ -62,6 +62,19 @@ impl Day {
     }
 }
 
+/// Year, month and day of a day since 1970-01-01 (H. Hinnant, as above).
+pub(crate) fn date(day: i64) -> (i64, i64, i64) {
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
 /// Whether a text is an expiry as the pipeline writes it.
 pub(crate) fn is_expiry(text: &str) -> bool {
     let number = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -151,6 +164,11 @@ mod tests {
         assert!(is_expiry("3JUN22") && is_expiry("25DEC26"));
         for wrong in ["JUN22", "325DEC26", "25DEZ26", "25DEC2", "25DEC266", "2５DEC26", ""] {
             assert!(!is_expiry(wrong), "{wrong}");
+        }
+        for number in [-1, 0, 59, 11_016, 20_812, 47_541] {
+            let (year, month, day) = date(number);
+            let day = Day::new(year, month as u32, day as u32).expect("a day");
+            assert_eq!(day.number(), number);
         }
         for wrong in ["220631", "22063", "2206033", "aa0603", "２２０６"] {
             assert_eq!(Day::from_yymmdd(wrong), None, "{wrong}");

@@ -20,22 +20,23 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{Kind, Micros, OptionType, Side, Trade};
+use tapeline_schemas::{Kind, Micros, Side, Trade};
 
 use self::book::Outcome;
-use self::raw::{Answer, Listed, Message, Params, RawBook, RawTicker, RawTrade};
+use self::raw::{Answer, Message, Params, RawBook, RawTicker, RawTrade};
+use self::symbols::{CURRENCIES, currency_of, instrument};
 use super::books::{LocalBook, TopPace};
-use super::civil::is_expiry;
-use super::json::{Text, number, parse, part, raw_figure};
+use super::json::{Text, number, parse, part};
 use super::subscription::{Subscribed, Subscription, feeds};
 use super::trade_order::TradeChain;
 use super::{
-    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Market,
-    Output, Settings, SymbolTable, UnknownSymbol,
+    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Market, Output,
+    Settings, SymbolTable, UnknownSymbol,
 };
 
 mod book;
 mod raw;
+mod symbols;
 mod ticker;
 
 /// The venue's name.
@@ -46,9 +47,6 @@ const SYMBOLS_PER_CONNECTION: usize = 150;
 
 /// Time between two messages of a channel.
 const INTERVAL: &str = "100ms";
-
-/// The currencies whose instruments are listed apart.
-const CURRENCIES: [&str; 4] = ["BTC", "ETH", "SOL", "USDC"];
 
 /// A request that only wants an answer.
 const TEST: &str = r#"{"jsonrpc":"2.0","id":2,"method":"public/test","params":{}}"#;
@@ -76,52 +74,6 @@ fn kinds_of(channel: &str) -> &'static [Kind] {
         "ticker" => &[Kind::Ticker, Kind::Option],
         _ => &[],
     }
-}
-
-/// An instrument by its kind and the form of its name; none for combinations.
-fn instrument(listed: &Listed<'_>) -> Option<Instrument> {
-    let code = listed.instrument_name.as_ref();
-    let (base, quote) = (listed.base_currency.as_ref(), listed.quote_currency.as_ref());
-    let parts: Vec<&str> = code.split('-').collect();
-    let instrument = match (listed.kind.as_ref(), parts.as_slice()) {
-        ("spot", _) => Instrument::spot(base, quote, code),
-        ("future", [_, "PERPETUAL"]) => Instrument::perpetual(base, quote, code),
-        ("future", [_, expiry]) => Instrument::future(base, quote, expiry, code),
-        ("option", [_, expiry, strike, letter]) => {
-            let option_type = match *letter {
-                "C" => OptionType::Call,
-                "P" => OptionType::Put,
-                _ => return None,
-            };
-            // A strike of 0.48 is written 0d48.
-            let strike = strike.replace('d', ".");
-            Instrument::option(base, quote, expiry, &strike, option_type, code)?
-        }
-        _ => return None,
-    };
-    let ends = instrument.market != Market::Perpetual && instrument.market != Market::Spot;
-    Some(Instrument {
-        settlement: listed.settlement_currency.as_deref().map(str::to_owned),
-        listed: listed.creation_timestamp.map(Micros::from_millis),
-        expiry: listed.expiration_timestamp.filter(|_| ends).map(Micros::from_millis),
-        tick_size: raw_figure(listed.tick_size),
-        lot_size: raw_figure(listed.min_trade_amount),
-        min_size: raw_figure(listed.min_trade_amount),
-        contract_size: raw_figure(listed.contract_size),
-        status: listed
-            .is_active
-            .map(|active| if active { "active" } else { "inactive" }.to_owned()),
-        ..instrument
-    })
-}
-
-/// The currency under which `symbol` is listed: that of its quote where it is settled in it, else its base.
-fn currency_of(symbol: &str) -> &'static str {
-    let mut parts = symbol.split('-');
-    let base = parts.next().unwrap_or_default();
-    let quote = parts.next().filter(|part| !is_expiry(part)).unwrap_or("USD");
-    let known = |wanted: &str| CURRENCIES.into_iter().find(|currency| *currency == wanted);
-    known(quote).filter(|_| quote != "BTC").or_else(|| known(base)).unwrap_or(CURRENCIES[0])
 }
 
 fn trade(

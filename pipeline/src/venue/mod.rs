@@ -74,6 +74,11 @@ pub trait Publisher: Send + Sync + 'static {
         kind: Kind,
         control: Control,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// Takes what a venue lists, at a driver's start; must not make it wait.
+    fn listed(&self, venue: &'static str, table: SymbolTable) {
+        let _ = (venue, table);
+    }
 }
 
 /// What a connector is asked to deliver.

@@ -6,8 +6,11 @@ mod hostile;
 mod judgement;
 mod look;
 mod python;
+#[path = "../shared/recorded.rs"]
+mod recorded;
 mod registry_down;
 mod replayed;
 mod store;
 mod tape;
 mod validate;
+mod venue_candles;

@@ -9,7 +9,8 @@ use tapeline_schemas::{BookAction, Control, Kind, Micros, Timeframe};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Collector, Published, VENUES, assert_counts, books, recordings};
-use crate::figures::{published_figures, recorded_figures};
+use crate::figures::published_figures;
+use crate::recorded::recorded_figures;
 
 async fn run(config: VenueConfig) -> (StatsReport, Vec<Published>) {
     let collector = Collector::default();

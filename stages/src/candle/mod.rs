@@ -5,6 +5,7 @@
 //! the longer ones. What comes too late for either becomes a [`Dirty`] record, and the
 //! [`Reviser`] computes that candle again from what is stored (invariant 7).
 
+mod compare;
 mod dirty;
 mod fold;
 mod holes;
@@ -16,6 +17,7 @@ mod stored;
 mod tier;
 mod window;
 
+pub use compare::{Comparer, DIFFERS, FinalCandles, Tell, Windows};
 pub use dirty::Dirty;
 pub use fold::{Bar, Place, RANGE, Version};
 pub use operator::{Candles, HOLD_MICROS, Settings};

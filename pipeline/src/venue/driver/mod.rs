@@ -30,8 +30,8 @@ use self::connection::Link;
 use self::core::Core;
 use self::rest::Rest;
 use super::{
-    Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, UnknownSymbol,
-    VenueSpec, VenueStats, venue, venue_names,
+    Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, SymbolTable,
+    UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
 };
 
 /// Events between connections and the core. Frames are at most 16 MiB, books of a few hundred KiB the largest seen.
@@ -142,7 +142,7 @@ pub async fn run<P: Publisher>(
     let configured = cancel.run_until_cancelled(configure(connector.as_mut(), &rest)).await;
     match configured {
         None => return Ok(stats.report()),
-        Some(result) => result?,
+        Some(table) => publisher.listed(connector.venue(), table?),
     }
     let (events, inbox) = mpsc::channel(EVENTS);
     let mut tasks = JoinSet::new();
@@ -175,8 +175,18 @@ pub async fn run<P: Publisher>(
 }
 
 /// Gets the table of symbols and fixes the subscriptions.
-async fn configure(connector: &mut dyn Connector, rest: &Rest) -> Result<(), DriverError> {
+async fn configure(connector: &mut dyn Connector, rest: &Rest) -> Result<SymbolTable, DriverError> {
     let table = symbols::fetch(connector, rest).await?;
     connector.configure(&table)?;
-    Ok(())
+    Ok(table)
+}
+
+/// All that a venue lists; of a table in several parts those that it gives, if it gives any.
+pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
+    // With two providers compiled in, rustls chooses none; an earlier choice is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
+    let rest = Rest::new(&config.rest_url, connector.budget())
+        .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
+    symbols::fetch_what_there_is(connector.as_mut(), &rest).await
 }

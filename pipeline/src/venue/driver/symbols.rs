@@ -13,12 +13,41 @@ pub(super) async fn fetch(
 ) -> Result<SymbolTable, DriverError> {
     let mut table = SymbolTable::new();
     for request in connector.symbols_requests() {
-        let body = get(connector.venue(), rest, &request).await?;
-        connector
-            .decode_symbols(&request, &body, &mut table)
-            .map_err(|source| DriverError::SymbolTable { venue: connector.venue(), source })?;
+        part(connector, rest, &request, &mut table).await?;
     }
     Ok(table)
+}
+
+/// Gets the parts that the venue gives; an error only where it gives none.
+pub(super) async fn fetch_what_there_is(
+    connector: &mut dyn Connector,
+    rest: &Rest,
+) -> Result<SymbolTable, DriverError> {
+    let mut table = SymbolTable::new();
+    let mut failed = None;
+    for request in connector.symbols_requests() {
+        if let Err(error) = part(connector, rest, &request, &mut table).await {
+            warn!(venue = connector.venue(), request, %error, "a part of the symbols is left out");
+            failed.get_or_insert(error);
+        }
+    }
+    match failed {
+        Some(error) if table.is_empty() => Err(error),
+        _ => Ok(table),
+    }
+}
+
+async fn part(
+    connector: &mut dyn Connector,
+    rest: &Rest,
+    request: &str,
+    table: &mut SymbolTable,
+) -> Result<(), DriverError> {
+    let venue = connector.venue();
+    let body = get(venue, rest, request).await?;
+    connector
+        .decode_symbols(request, &body, table)
+        .map_err(|source| DriverError::SymbolTable { venue, source })
 }
 
 async fn get(venue: &'static str, rest: &Rest, request: &str) -> Result<Vec<u8>, DriverError> {
