@@ -3,6 +3,7 @@
 mod candles;
 mod common;
 mod hostile;
+mod instruments;
 mod judgement;
 mod look;
 mod python;

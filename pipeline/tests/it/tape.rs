@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{Pipeline, eventually};
 use crate::recorded::recorded_figures;
 
-const VENUES: [&str; 7] = ["BINANCE", "BITHUMB", "COINBASE", "DERIBIT", "KRAKEN", "OKX", "UPBIT"];
+pub(crate) const VENUES: [&str; 7] =
+    ["BINANCE", "BITHUMB", "COINBASE", "DERIBIT", "KRAKEN", "OKX", "UPBIT"];
 
-fn recordings() -> Option<PathBuf> {
+pub(crate) fn recordings() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/recordings");
     let dir = std::env::var_os("TAPELINE_RECORDINGS").map_or(beside, PathBuf::from);
     if dir.join("expected.json").is_file() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tapeline::playback::{self, Recording, Speed};
-use tapeline::venue::driver::{self, PlaybackClock, VenueConfig};
+use tapeline::venue::driver::{self, DriverError, PlaybackClock, VenueConfig};
 use tapeline::venue::{StatsReport, VenueStats};
 use tapeline_schemas::{BookAction, Control, Kind, Micros, Timeframe};
 use tokio_util::sync::CancellationToken;
@@ -104,4 +104,32 @@ fn assert_last_word(published: &[Published], venue: &str, last: Micros) {
         "{venue} {:?}",
         published.last()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configured_symbol_that_a_venue_does_not_list_is_refused_with_near_matches() {
+    let Some(dir) = recordings() else { return };
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let server = playback::serve(&dir, &VENUES, addr, Speed::Max).await.unwrap();
+    for venue in VENUES {
+        let mut settings = Recording::read(&dir, venue).unwrap().settings();
+        let listed = settings.symbols[0].clone();
+        // The first two letters change places.
+        let wrong = format!("{}{}{}", &listed[1..2], &listed[..1], &listed[2..]);
+        settings.symbols.push(wrong.clone());
+        let (rest, ws) = (server.rest_url(venue), server.ws_url(venue));
+        let error = driver::run(
+            VenueConfig::playback(venue, settings, rest, ws).unwrap(),
+            Arc::new(Collector::default()),
+            Arc::new(PlaybackClock),
+            Arc::new(VenueStats::default()),
+            CancellationToken::new(),
+        )
+        .await
+        .unwrap_err();
+        let DriverError::UnknownSymbol(unknown) = &error else { panic!("{venue} {error}") };
+        assert_eq!(unknown.symbol, wrong);
+        assert!(!unknown.near.is_empty() && error.to_string().contains("did you mean"), "{error}");
+    }
+    server.shutdown().await;
 }
