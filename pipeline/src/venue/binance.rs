@@ -1,4 +1,5 @@
 //! Binance spot, combined streams.
+//! Documents: <https://github.com/binance/binance-spot-api-docs/blob/master/web-socket-streams.md>.
 //!
 //! ```json
 //! {"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1633998523963,"s":"BTCUSDT","a":12,"p":"57000.10","q":"0.5","f":1,"l":2,"T":1633998523960,"m":false,"M":true}}

@@ -132,8 +132,7 @@ struct Snapshot<'a> {
 }
 
 fn levels(pairs: &[[Text<'_>; 2]]) -> Result<Vec<Level>, DecodeError> {
-    let levels = pairs.iter().map(|[price, amount]| level(&price.0, &amount.0));
-    levels.collect()
+    pairs.iter().map(|[price, amount]| level(&price.0, &amount.0)).collect()
 }
 
 fn unsubscribed(native: &str) -> DecodeError {
@@ -308,9 +307,6 @@ impl Connector for Bithumb {
         }
         plans
     }
-
-    /// Every book message is a snapshot.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
 
     fn closed(&mut self, connection: usize) {
         LocalBook::lose(&mut self.books, connection);

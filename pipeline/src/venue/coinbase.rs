@@ -275,9 +275,6 @@ impl Connector for Coinbase {
             .collect()
     }
 
-    /// Snapshots come with the subscription.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
-
     fn closed(&mut self, connection: usize) {
         LocalBook::lose(&mut self.books, connection);
     }

@@ -296,9 +296,6 @@ impl Connector for Deribit {
             .collect()
     }
 
-    /// Snapshots come with the subscription.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
-
     fn closed(&mut self, connection: usize) {
         LocalBook::lose(&mut self.books, connection);
     }

@@ -1,4 +1,5 @@
 //! Kraken spot, WebSocket version 1 (the protocol of the recordings).
+//! Documents: <https://docs.kraken.com/websockets/>.
 //!
 //! ```json
 //! [465,[["56218.3","0.15","1618678142.557535","s","l",""]],"trade","XBT/CHF"]
@@ -327,9 +328,6 @@ impl Connector for Kraken {
         }
         plans
     }
-
-    /// Snapshots come with the subscription.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
 
     fn closed(&mut self, connection: usize) {
         LocalBook::lose(&mut self.books, connection);

@@ -197,11 +197,16 @@ pub trait Connector: Send {
     /// The connections to open; a connection's number is its place here.
     fn connections(&self) -> Vec<ConnectionPlan>;
 
-    /// A connection was opened (again): asks for what it needs to begin.
-    fn opened(&mut self, connection: usize, out: &mut Output);
+    /// A connection was opened (again): asks for what it needs to begin, where that does not come with the
+    /// subscription.
+    fn opened(&mut self, connection: usize, out: &mut Output) {
+        let _ = (connection, out);
+    }
 
-    /// A connection was lost: its books are no longer right.
-    fn closed(&mut self, connection: usize);
+    /// A connection was lost: its books, if it has any, are no longer right.
+    fn closed(&mut self, connection: usize) {
+        let _ = connection;
+    }
 
     /// Reads one frame. Events before the error, if there is one, are in `out`.
     fn decode(
@@ -231,7 +236,9 @@ pub trait Connector: Send {
     }
 
     /// Publishes the best levels of this connection's books that changed and are due; with `all`, due or not.
-    fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output);
+    fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
+        let _ = (connection, now, all, out);
+    }
 
     /// Whether no book waits for a snapshot while its deltas are held back.
     fn settled(&self) -> bool {

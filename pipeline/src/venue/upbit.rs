@@ -1,4 +1,5 @@
 //! Upbit spot, `SIMPLE` format, binary frames.
+//! Documents: <https://docs.upbit.com/kr/reference/websocket-guide>.
 //!
 //! ```json
 //! {"ty":"trade","cd":"KRW-BTC","tms":1618678262712,"ttms":1618678262000,"tp":127.0,"tv":46.48838371,"ab":"BID","sid":1618678262000003,"st":"REALTIME"}
@@ -265,9 +266,6 @@ impl Connector for Upbit {
             })
             .collect()
     }
-
-    /// Every message is a snapshot.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
 
     fn closed(&mut self, connection: usize) {
         LocalBook::lose(&mut self.books, connection);

@@ -44,7 +44,7 @@ pub(crate) fn recorded_figures(recording: &Recording) -> Figures {
     let mut out = Figures::new();
     let frames = recording.connections.iter().flat_map(|connection| &connection.frames);
     for frame in frames {
-        let text = String::from_utf8(frame.payload.as_bytes().to_vec()).unwrap();
+        let text = String::from_utf8(frame.payload.as_bytes().to_vec()).expect("as recorded");
         for (mark, kind, begin, keys) in RULES.iter().filter(|rule| text.contains(rule.0)) {
             // Confirmations of subscriptions look alike and have no such part.
             let parts = text.split(mark).nth(1).map(|_| text.split(begin).skip(1));
@@ -57,10 +57,17 @@ pub(crate) fn recorded_figures(recording: &Recording) -> Figures {
             }
         }
         if text.contains(",\"trade\",\"") {
-            let inner = text.split_once(",[[").unwrap().1.split_once("]],").unwrap().0;
+            let inner = text
+                .split_once(",[[")
+                .expect("as recorded")
+                .1
+                .split_once("]],")
+                .expect("as recorded")
+                .0;
             for row in inner.split("],[") {
                 let mut fields = row.split(',').map(|field| plain(field.trim_matches('"')));
-                let figures = [fields.next().unwrap(), fields.next().unwrap()];
+                let figures =
+                    [fields.next().expect("as recorded"), fields.next().expect("as recorded")];
                 out.entry("trade").or_default().push((figures.join(" "), frame.time));
             }
         }
@@ -72,8 +79,8 @@ pub(crate) fn recorded_figures(recording: &Recording) -> Figures {
 }
 
 fn after(text: &str, key: &str) -> String {
-    let rest = text.split_once(key).unwrap().1.trim_start_matches('"');
-    plain(rest.split(['"', ',', '}', ']']).next().unwrap())
+    let rest = text.split_once(key).expect("as recorded").1.trim_start_matches('"');
+    plain(rest.split(['"', ',', '}', ']']).next().expect("as recorded"))
 }
 
 /// The text of a decimal number without the zeros that say nothing.

@@ -9,7 +9,7 @@ use std::future::Future;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
-use tapeline_schemas::{Anomaly, Candle, Kind, Micros, Record as _, Timeframe, encode};
+use tapeline_schemas::{Anomaly, Candle, Kind, Micros, Record as _, encode};
 
 use super::holes::CHANNEL;
 use super::stored::{ReviseError, Stamp};
@@ -166,16 +166,16 @@ impl<T: Tell> Comparer<T> {
     fn anomaly(&self, row: &PgRow) -> Result<(String, Vec<u8>), ReviseError> {
         let text = |index: usize| row.try_get::<String, _>(index);
         let (exchange, symbol, timeframe) = (text(0)?, text(1)?, text(2)?);
-        let (open, close) = (row.try_get::<Stamp, _>(3)?.0, row.try_get::<Stamp, _>(4)?.0);
-        let (partition, offset) = (row.try_get::<i32, _>(5)?, row.try_get::<i64, _>(6)?);
+        let open = row.try_get::<Stamp, _>(3)?.0;
+        let (partition, offset) = (row.try_get::<i32, _>(4)?, row.try_get::<i64, _>(5)?);
         let mut differences = Vec::new();
         for (place, what) in ["open", "high", "low", "close", "volume"].into_iter().enumerate() {
-            let (theirs, ours) = (text(8 + 2 * place)?, text(9 + 2 * place)?);
+            let (theirs, ours) = (text(7 + 2 * place)?, text(8 + 2 * place)?);
             if theirs != ours {
                 differences.push(format!("{what} {theirs} of the venue, {ours} of ours"));
             }
         }
-        let window = format!("{timeframe} window {} to {}", text(18)?, text(19)?);
+        let window = format!("{timeframe} window {} to {}", text(17)?, text(18)?);
         let topic = self.raw_topic.as_str();
         let anomaly = Anomaly {
             origin_topic: topic.into(),
@@ -187,11 +187,8 @@ impl<T: Tell> Comparer<T> {
             flags: vec![DIFFERS.into()],
             detail: format!("{window}: {}", differences.join("; ")).into(),
             venue_time: open,
-            receive_time: row.try_get::<Stamp, _>(7)?.0,
+            receive_time: row.try_get::<Stamp, _>(6)?.0,
         };
-        debug_assert!(
-            timeframe.parse::<Timeframe>().map_or(true, |frame| frame.end(open) == close)
-        );
         Ok((format!("{topic}/{partition}/{offset}"), encode(&anomaly)))
     }
 }
@@ -199,7 +196,7 @@ impl<T: Tell> Comparer<T> {
 /// Pairs of final candles that differ, out of some windows. The first window of a symbol is left out: it began before
 /// its trades did, and no hole tells of a time before the first connection.
 const DIFFERENCES: &str = "
-select distinct v.exchange, v.symbol, v.timeframe, v.time, v.close_time,
+select distinct v.exchange, v.symbol, v.timeframe, v.time,
     v.origin_partition, v.origin, v.receive_time,
     trim_scale(v.open)::text, trim_scale(t.open)::text,
     trim_scale(v.high)::text, trim_scale(t.high)::text,

@@ -1,13 +1,12 @@
 //! OKX's books: sequence where it is given, checksum where it is given.
 
-use tapeline_schemas::{BookAction, Level, Micros};
+use tapeline_schemas::{BookAction, Kind, Level, Micros};
 use tapeline_stages::book::{BookSide, OrderBook};
 
 use super::raw::RawBook;
 use crate::venue::books::{LocalBook, Update};
 use crate::venue::json::{Text, level, millis};
 use crate::venue::{DecodeError, Output};
-use tapeline_schemas::Kind;
 
 /// Levels a side of the channel `books`. The venue speaks of no others.
 const DEPTH: usize = 400;
