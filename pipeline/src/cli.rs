@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod database;
 mod host;
+mod instruments;
 mod lag;
 mod quarantine;
 mod replay;
@@ -80,6 +81,12 @@ pub enum Command {
     },
     /// How far each stage is behind, in records and in seconds.
     Lag(lag::LagArgs),
+    /// What can be traded where, by the venues' own tables.
+    Instruments {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: instruments::InstrumentsAction,
+    },
     /// Migrations of the database.
     Migrate {
         /// What to do with them.
@@ -177,6 +184,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ledger { action } => audit::ledger(&config, &action).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
+        Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,
         Command::Config { action } => database::configuration(&config, action).await?,
         Command::Health { .. } => {}

@@ -1,31 +1,57 @@
 //! Connectors under way: a driver for each configured venue, publishing into the raw topics (C1).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tapeline_schemas::{Control, Kind};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::instruments;
 use crate::kafka::{RawPublisher, last_covered};
 use crate::venue::driver::{self, Clock, VenueConfig};
-use crate::venue::{Body, Outgoing, PublishError, Publisher, Settings, StatsReport, VenueStats};
+use crate::venue::{
+    Body, Outgoing, PublishError, Publisher, Settings, StatsReport, SymbolTable, VenueStats,
+};
 use crate::wiring::Context;
 
-impl Publisher for RawPublisher {
+/// Publishes into the raw topics, and keeps what venues list in the database, beside it.
+struct Live {
+    raw: RawPublisher,
+    database: String,
+    listings: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Publisher for Live {
     async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let Outgoing { kind, key, body } = outgoing;
         match body {
-            Body::Event(payload) => self.event(kind, &key, &payload).await,
-            Body::Control(control) => self.control(kind, &key, &control).await,
+            Body::Event(payload) => self.raw.event(kind, &key, &payload).await,
+            Body::Control(control) => self.raw.control(kind, &key, &control).await,
         }
         .map_err(PublishError)
     }
 
     async fn broadcast(&self, kind: Kind, control: Control) -> Result<(), PublishError> {
-        RawPublisher::broadcast(self, kind, &control).await.map_err(PublishError)
+        self.raw.broadcast(kind, &control).await.map_err(PublishError)
+    }
+
+    fn listed(&self, venue: &'static str, table: SymbolTable) {
+        let url = self.database.clone();
+        let listing = tokio::spawn(async move {
+            let stored = instruments::store(&url, venue, &table);
+            match tokio::time::timeout(instruments::PATIENCE, stored).await {
+                Ok(Ok(changed)) => info!(venue, listed = table.len(), changed, "instruments kept"),
+                Ok(Err(error)) => {
+                    warn!(venue, error = format!("{error:#}"), "instruments not kept")
+                }
+                Err(_) => warn!(venue, "instruments not kept: the database does not answer"),
+            }
+        });
+        self.listings.lock().unwrap_or_else(PoisonError::into_inner).push(listing);
     }
 }
 
@@ -83,7 +109,11 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<BTreeMap<String, StatsReport>> {
-    let publisher = Arc::new(context.publisher()?);
+    let publisher = Arc::new(Live {
+        raw: context.publisher()?,
+        database: context.config.database.url.clone(),
+        listings: Mutex::default(),
+    });
     let mut drivers = JoinSet::new();
     for (venue, stats) in venues {
         let (publisher, clock, stop) = (Arc::clone(&publisher), Arc::clone(&clock), stop.clone());
@@ -97,7 +127,12 @@ pub async fn run(
         let (name, report) = ended.context("a connector panicked")??;
         reports.insert(name, report);
     }
-    if let Err(reason) = publisher.delivered().await {
+    let listings =
+        std::mem::take(&mut *publisher.listings.lock().unwrap_or_else(PoisonError::into_inner));
+    for listing in listings {
+        listing.await.context("keeping instruments panicked")?;
+    }
+    if let Err(reason) = publisher.raw.delivered().await {
         bail!("not everything could be published: {reason}");
     }
     Ok(reports)

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod demo;
+pub mod instruments;
 pub mod kafka;
 pub mod lag;
 pub mod migrate;

@@ -4,13 +4,25 @@
 
 #[path = "venues/common.rs"]
 mod common;
+#[path = "venues/figures.rs"]
+mod figures;
+#[path = "venues/hostile.rs"]
+mod hostile;
 #[path = "venues/life.rs"]
 mod life;
 #[path = "venues/pure.rs"]
 mod pure;
+#[path = "shared/recorded.rs"]
+mod recorded;
 #[path = "venues/rules.rs"]
 mod rules;
+#[path = "venues/rules_derivatives.rs"]
+mod rules_derivatives;
+#[path = "venues/rules_spot.rs"]
+mod rules_spot;
 #[path = "venues/simulated.rs"]
 mod simulated;
 #[path = "venues/sockets.rs"]
 mod sockets;
+#[path = "venues/symbols.rs"]
+mod symbols;

@@ -51,6 +51,16 @@ symbols! {
     }
 }
 
+symbols! {
+    /// What an option gives the right to.
+    pub enum OptionType {
+        /// To buy.
+        Call = "call",
+        /// To sell.
+        Put = "put",
+    }
+}
+
 record! {
     /// One trade.
     pub struct Trade {
@@ -180,9 +190,11 @@ record! {
         pub quote_volume: Wide,
         /// Number of trades.
         pub trades_count: i64,
-        /// No hole of the feed is open over the window. An incomplete candle is not final.
+        /// Of ours: no hole of the feed is open over the window; an incomplete candle is not final.
+        /// Of a venue's: the venue has closed it.
         pub is_final as "final": bool,
-        /// 0 for the first final candle; one more with every correction.
+        /// Of ours: 0 for the first final candle, one more with every correction. Of a venue's: its number of
+        /// trades, which only grows while the window is open.
         pub revision: i32,
         /// Newest receive time among its trades.
         pub receive_time: Micros,
@@ -202,7 +214,7 @@ record! {
         pub exchange: Cow<'a, str>,
         /// `BASE-QUOTE`.
         pub symbol: Cow<'a, str>,
-        /// Kind of the event: `trade`, `ticker`, `book`.
+        /// Kind of the event: `trade`, `ticker`, `book`, `option`, `venue_candle`.
         pub kind: Cow<'a, str>,
         /// What is odd, see [`crate::Flag`].
         pub flags: Vec<Cow<'a, str>>,
@@ -222,7 +234,7 @@ record! {
         pub exchange: Cow<'a, str>,
         /// `BASE-QUOTE`.
         pub symbol: Cow<'a, str>,
-        /// Kind of events that may be missing: `trade`, `ticker`, `book`.
+        /// Kind of events that may be missing: `trade`, `ticker`, `book`, `option`, `venue_candle`.
         pub channel: Cow<'a, str>,
         /// What happened.
         pub state: GapState,
@@ -230,7 +242,7 @@ record! {
         pub from_time: Micros,
         /// Moment from which the feed is whole again.
         pub to_time: Option<Micros>,
-        /// Why: `disconnect`, `sequence`, `checksum`, `stale`, `restart`, `overflow`.
+        /// Why: `disconnect`, `sequence`, `checksum`, `crossed`, `stale`, `restart`, `overflow`.
         pub cause: Cow<'a, str>,
         /// What filled it.
         pub filled_by: Option<Cow<'a, str>>,
@@ -279,6 +291,56 @@ record! {
     }
 }
 
+record! {
+    /// The figures of an option: implied volatilities, greeks, open interest.
+    pub struct OptionData {
+        /// Venue, upper case.
+        pub exchange: Cow<'a, str>,
+        /// `BASE-25DEC26-100000-C`; with the quote behind the base where it is neither that nor USD.
+        pub symbol: Cow<'a, str>,
+        /// The venue's identity of these figures; without one, the raw position is their identity.
+        pub event_id: Option<Cow<'a, str>>,
+        /// What the option is on: the part of the symbol before the expiry, `BTC`.
+        pub underlying: Cow<'a, str>,
+        /// Strike price.
+        pub strike: Money,
+        /// When it expires.
+        pub expiry: Micros,
+        /// Call or put.
+        pub option_type: OptionType,
+        /// The venue's price for margins, in the currency of the option's price.
+        pub mark_price: Option<Money>,
+        /// Price of what it is on at expiry (the future, or one made of others), in the quote currency.
+        pub underlying_price: Option<Money>,
+        /// Price of what it is on now, in the quote currency.
+        pub index_price: Option<Money>,
+        /// Implied volatility of the mark price, per cent a year.
+        pub iv: Option<Money>,
+        /// Implied volatility of the best bid, per cent a year; 0 where there is no bid.
+        pub bid_iv: Option<Money>,
+        /// Implied volatility of the best ask, per cent a year; 0 where there is no ask.
+        pub ask_iv: Option<Money>,
+        /// Change of the price with that of the underlying.
+        pub delta: Option<Money>,
+        /// Change of delta with the price of the underlying.
+        pub gamma: Option<Money>,
+        /// Change of the price a day.
+        pub theta: Option<Money>,
+        /// Change of the price with a point of volatility.
+        pub vega: Option<Money>,
+        /// Change of the price with a point of interest.
+        pub rho: Option<Money>,
+        /// Interest rate behind the figures.
+        pub interest_rate: Option<Money>,
+        /// Contracts that are open, in the venue's unit.
+        pub open_interest: Option<Money>,
+        /// By the venue's clock.
+        pub venue_time: Micros,
+        /// When the connector received it.
+        pub receive_time: Micros,
+    }
+}
+
 macro_rules! schemas {
     ($($name:ident = $file:literal,)+) => {
         $(impl<'a> Record<'a> for $name<'a> {
@@ -295,4 +357,5 @@ schemas! {
     Anomaly = "anomaly.avsc",
     Gap = "gap.avsc",
     Quarantine = "quarantine.avsc",
+    OptionData = "option.avsc",
 }

@@ -1,7 +1,7 @@
 //! The table of kinds: everything the pipeline knows about a kind of event, once.
 
 use crate::codec::Record;
-use crate::event::{Anomaly, Book, Candle, Gap, Quarantine, Ticker, Trade};
+use crate::event::{Anomaly, Book, Candle, Gap, OptionData, Quarantine, Ticker, Trade};
 use crate::pushed::{Flow, Order, Portfolio, Position, Prediction};
 
 /// A kind of event.
@@ -32,6 +32,10 @@ pub enum Kind {
     Position,
     /// Orders of the account.
     Order,
+    /// Figures of options: volatilities, greeks, open interest.
+    Option,
+    /// Candles that a venue made. Ours have a kind of their own, without a raw topic, so the two never mix.
+    VenueCandle,
 }
 
 /// How a topic forgets.
@@ -88,7 +92,7 @@ const fn row(kind: Kind, name: &'static str, schema: &'static str) -> KindSpec {
 }
 
 /// Every kind.
-pub static ALL_KINDS: [KindSpec; 12] = [
+pub static ALL_KINDS: [KindSpec; 14] = [
     KindSpec {
         raw: true,
         table: Some("market_data_trades"),
@@ -144,6 +148,16 @@ pub static ALL_KINDS: [KindSpec; 12] = [
         table: Some("orders"),
         redis: Some(("orders:status", 10)),
         ..row(Kind::Order, "order", Order::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("option_data"),
+        ..row(Kind::Option, "option", OptionData::SCHEMA)
+    },
+    KindSpec {
+        raw: true,
+        table: Some("market_data_ohlcv"),
+        ..row(Kind::VenueCandle, "venue_candle", Candle::SCHEMA)
     },
 ];
 

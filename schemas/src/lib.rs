@@ -17,8 +17,8 @@ pub mod wire;
 pub use codec::{CodecError, Field, Record, Resolver, encode};
 pub use control::{Control, ControlError, GapChange, GapState};
 pub use event::{
-    Anomaly, Book, BookAction, Candle, CandleSource, Gap, Level, OriginalHeader, Quarantine, Side,
-    Ticker, Trade,
+    Anomaly, Book, BookAction, Candle, CandleSource, Gap, Level, OptionData, OptionType,
+    OriginalHeader, Quarantine, Side, Ticker, Trade,
 };
 pub use flags::{Flag, Flags};
 pub use kinds::{ALL_KINDS, Cleanup, Kind, KindSpec};

@@ -129,9 +129,9 @@ impl Timeframe {
         minutes * 60_000_000
     }
 
-    /// The start of the window that holds `time`.
+    /// The start of the window that holds `time`; saturates.
     pub const fn start(self, time: Micros) -> Micros {
-        Micros(time.0 - time.0.rem_euclid(self.micros()))
+        time.plus(-time.0.rem_euclid(self.micros()))
     }
 
     /// The end (exclusive) of the window that starts at `start`.
@@ -194,5 +194,6 @@ mod tests {
         assert_eq!(Timeframe::M1.start(Micros(61_000_000)), Micros(60_000_000));
         assert_eq!(Timeframe::M1.start(Micros(-1)), Micros(-60_000_000));
         assert_eq!(Timeframe::D1.end(Micros(0)), Micros(86_400_000_000));
+        assert_eq!(Timeframe::M1.start(Micros(i64::MIN)), Micros(i64::MIN));
     }
 }

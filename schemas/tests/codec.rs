@@ -201,6 +201,21 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn option_data()(
+        names in vec(text(), 3), event_id in option::of(text()), strike in money(), times in vec(time(), 3),
+        option_type in prop::sample::select(OptionType::ALL), figures in vec(option::of(money()), 13),
+    ) -> OptionData<'static> {
+        OptionData {
+            exchange: names[0].clone(), symbol: names[1].clone(), event_id, underlying: names[2].clone(), strike,
+            expiry: times[0], option_type, mark_price: figures[0], underlying_price: figures[1],
+            index_price: figures[2], iv: figures[3], bid_iv: figures[4], ask_iv: figures[5], delta: figures[6],
+            gamma: figures[7], theta: figures[8], vega: figures[9], rho: figures[10], interest_rate: figures[11],
+            open_interest: figures[12], venue_time: times[1], receive_time: times[2],
+        }
+    }
+}
+
 macro_rules! agrees {
     ($name:ident, $strategy:expr, $type:ident) => {
         proptest! {
@@ -231,6 +246,7 @@ agrees!(books_are_encoded_as_apache_avro_does, book(), Book);
 agrees!(candles_are_encoded_as_apache_avro_does, candle(), Candle);
 agrees!(anomalies_are_encoded_as_apache_avro_does, anomaly(), Anomaly);
 agrees!(gaps_are_encoded_as_apache_avro_does, gap(), Gap);
+agrees!(options_are_encoded_as_apache_avro_does, option_data(), OptionData);
 agrees!(quarantined_records_are_encoded_as_apache_avro_does, quarantine(), Quarantine);
 agrees!(flows_are_encoded_as_apache_avro_does, flow(), Flow);
 agrees!(predictions_are_encoded_as_apache_avro_does, prediction(), Prediction);

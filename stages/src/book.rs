@@ -6,6 +6,8 @@ use tapeline_schemas::{Level, Money};
 
 /// How many levels of each side Kraken's checksum covers.
 const CHECKSUM_LEVELS: usize = 10;
+/// How many levels of each side OKX's checksum covers.
+const PAIR_LEVELS: usize = 25;
 
 /// Which side of the book a level is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub enum BookSide {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     amount: Money,
-    /// What a checksum covers of the level: digits of price and amount as the venue wrote them.
+    /// What a checksum covers of the level, from price and amount as the venue wrote them.
     digits: Option<Box<str>>,
 }
 
@@ -64,6 +66,11 @@ impl OrderBook {
         self.set(side, level, Some(checksum_digits(price, amount)));
     }
 
+    /// Sets one level with the venue's own texts, as [`OrderBook::checksum_of_pairs`] needs them.
+    pub fn set_with_pair(&mut self, side: BookSide, level: Level, price: &str, amount: &str) {
+        self.set(side, level, Some(format!("{price}:{amount}").into_boxed_str()));
+    }
+
     fn set(&mut self, side: BookSide, level: Level, digits: Option<Box<str>>) {
         let levels = match side {
             BookSide::Bid => &mut self.bids,
@@ -97,12 +104,20 @@ impl OrderBook {
         self.asks.first_key_value().map(level)
     }
 
-    /// Whether the best bid is at or above the best ask, which no working venue shows.
+    /// Whether the best bid is above the best ask, which no working venue shows.
     pub fn crossed(&self) -> bool {
-        match (self.bids.last_key_value(), self.asks.first_key_value()) {
-            (Some((bid, _)), Some((ask, _))) => bid >= ask,
-            _ => false,
-        }
+        self.spread().is_some_and(|(bid, ask)| bid > ask)
+    }
+
+    /// Whether the best bid is the best ask: legal where orders of one owner do not meet each other.
+    pub fn locked(&self) -> bool {
+        self.spread().is_some_and(|(bid, ask)| bid == ask)
+    }
+
+    fn spread(&self) -> Option<(Money, Money)> {
+        let (bid, _) = self.bids.last_key_value()?;
+        let (ask, _) = self.asks.first_key_value()?;
+        Some((*bid, *ask))
     }
 
     /// Number of levels: bids, asks.
@@ -128,6 +143,28 @@ impl OrderBook {
             crc.update(digits.as_bytes());
         }
         crc.finalize()
+    }
+}
+
+impl OrderBook {
+    /// OKX's CRC32 of the 25 best levels: `price:amount` of a bid and of an ask in turns, joined by colons; where one
+    /// side has fewer, those of the other follow each other.
+    pub fn checksum_of_pairs(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        let mut bids = self.bids.values().rev().take(PAIR_LEVELS);
+        let mut asks = self.asks.values().take(PAIR_LEVELS);
+        let mut separator: &[u8] = b"";
+        loop {
+            let (bid, ask) = (bids.next(), asks.next());
+            if bid.is_none() && ask.is_none() {
+                return crc.finalize();
+            }
+            for pair in [bid, ask].into_iter().flatten().filter_map(|e| e.digits.as_deref()) {
+                crc.update(separator);
+                crc.update(pair.as_bytes());
+                separator = b":";
+            }
+        }
     }
 }
 
@@ -173,13 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn a_book_is_crossed_where_its_best_bid_reaches_its_best_ask() {
+    fn a_book_is_locked_where_its_best_bid_is_its_best_ask_and_crossed_beyond() {
         let mut book = OrderBook::new();
         assert!(!book.crossed());
         book.apply_snapshot(&levels(&[("9", "1")]), &levels(&[("10", "1")]));
         assert!(!book.crossed());
         book.apply_delta(&levels(&[("10", "1")]), &[]);
-        assert!(book.crossed());
+        assert!(book.locked() && !book.crossed());
+        book.apply_delta(&levels(&[("10.5", "1")]), &[]);
+        assert!(book.crossed() && !book.locked());
     }
 
     #[test]
@@ -194,6 +233,27 @@ mod tests {
             book.top(9),
             (levels(&[("9", "1"), ("8", "1")]), levels(&[("10", "1"), ("11", "1")]))
         );
+    }
+
+    /// The two cases of OKX's documentation: equal sides, and one side that ends before the other. Their texts are
+    /// joined here by hand.
+    #[test]
+    fn the_checksum_of_pairs_takes_the_sides_in_turns() {
+        let mut book = OrderBook::new();
+        let mut put = |side, price, amount| {
+            let level = Level { price: money(price), amount: money(amount) };
+            book.set_with_pair(side, level, price, amount);
+        };
+        put(BookSide::Bid, "3366.1", "7");
+        put(BookSide::Ask, "3366.8", "9");
+        put(BookSide::Ask, "3368", "8");
+        put(BookSide::Ask, "3372", "8.50");
+        let text = "3366.1:7:3366.8:9:3368:8:3372:8.50";
+        assert_eq!(book.checksum_of_pairs(), crc32fast::hash(text.as_bytes()));
+        let level = Level { price: money("3366"), amount: money("6") };
+        book.set_with_pair(BookSide::Bid, level, "3366", "6");
+        let text = "3366.1:7:3366.8:9:3366:6:3368:8:3372:8.50";
+        assert_eq!(book.checksum_of_pairs(), crc32fast::hash(text.as_bytes()));
     }
 
     /// The worked example of Kraken's documentation of the version 1 checksum.

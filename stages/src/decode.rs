@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use tapeline_schemas::{
-    ALL_KINDS, Anomaly, Book, Candle, CodecError, Flow, Gap, Kind, Order, Portfolio, Position,
-    Prediction, Quarantine, Record, Resolver, Ticker, Trade, wire,
+    ALL_KINDS, Anomaly, Book, Candle, CodecError, Flow, Gap, Kind, OptionData, Order, Portfolio,
+    Position, Prediction, Quarantine, Record, Resolver, Ticker, Trade, wire,
 };
 
 use crate::flow::{Refusal, Reject};
@@ -167,6 +167,8 @@ fn resolver(kind: Kind, writer: &str) -> Result<Resolver, CodecError> {
         Kind::Portfolio => Resolver::new::<Portfolio<'_>>(writer),
         Kind::Position => Resolver::new::<Position<'_>>(writer),
         Kind::Order => Resolver::new::<Order<'_>>(writer),
+        Kind::Option => Resolver::new::<OptionData<'_>>(writer),
+        Kind::VenueCandle => Resolver::new::<Candle<'_>>(writer),
     }
 }
 
@@ -196,6 +198,8 @@ fn rewrite(
         Kind::Portfolio => one::<Portfolio<'static>>(resolver, payload, out),
         Kind::Position => one::<Position<'static>>(resolver, payload, out),
         Kind::Order => one::<Order<'static>>(resolver, payload, out),
+        Kind::Option => one::<OptionData<'static>>(resolver, payload, out),
+        Kind::VenueCandle => one::<Candle<'static>>(resolver, payload, out),
     }
 }
 

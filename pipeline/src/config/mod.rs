@@ -349,7 +349,7 @@ pub struct VenueConfig {
     /// Symbols to subscribe, `BASE-QUOTE`; in the environment separated by commas.
     #[serde(deserialize_with = "text::list")]
     pub symbols: Vec<String>,
-    /// Kinds of events to subscribe (`trade`, `ticker`, `book`).
+    /// Kinds of events to subscribe (`trade`, `ticker`, `book`, `option`, `venue_candle`).
     #[serde(deserialize_with = "text::list")]
     pub channels: Vec<String>,
     /// WebSocket address, where it is not the venue's own.

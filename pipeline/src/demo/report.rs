@@ -68,7 +68,7 @@ impl Report {
     /// Prints it for people.
     pub(super) fn print(&self) {
         println!(
-            "{:<10} {:<7} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
+            "{:<10} {:<12} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
             "venue",
             "kind",
             "received",
@@ -82,7 +82,7 @@ impl Report {
         for (venue, kinds) in &self.venues {
             for (kind, c) in kinds {
                 println!(
-                    "{venue:<10} {kind:<7} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
+                    "{venue:<10} {kind:<12} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
                     c.received,
                     c.published,
                     c.checked,
@@ -123,9 +123,11 @@ pub(super) async fn gather(
 ) -> Result<Report> {
     let mut report = Report::default();
     for (venue, stats) in connectors {
-        let kinds =
-            [(Kind::Trade, stats.trade), (Kind::Ticker, stats.ticker), (Kind::Book, stats.book)];
-        for (kind, counted) in kinds {
+        let always = [Kind::Trade, Kind::Ticker, Kind::Book];
+        for (kind, counted) in stats.kinds() {
+            if counted.received == 0 && !always.contains(&kind) {
+                continue;
+            }
             let counts = report.counts(venue, kind);
             (counts.received, counts.published) = (counted.received, counted.published);
         }
@@ -207,13 +209,15 @@ fn count_checked(counts: &mut Counts, flags: Flags) {
 async fn from_database(database: &mut PgConnection, report: &mut Report) -> Result<()> {
     for kind in Kind::raw() {
         let Some(table) = kind.spec().table else { continue };
-        let sql = format!("select exchange, count(*) from {table} group by exchange");
+        let of = if kind == Kind::VenueCandle { "where source = 'venue'" } else { "" };
+        let sql = format!("select exchange, count(*) from {table} {of} group by exchange");
         for row in sqlx::query(&sql).fetch_all(&mut *database).await? {
             let (venue, count): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
             report.counts(&venue, kind).stored = count as u64;
         }
     }
-    let sql = "select timeframe, count(*) from market_data_ohlcv group by timeframe";
+    let sql = "select timeframe, count(*) from market_data_ohlcv where source = 'tapeline' \
+               group by timeframe";
     for row in sqlx::query(sql).fetch_all(database).await? {
         report.candles.insert(row.try_get(0)?, row.try_get(1)?);
     }

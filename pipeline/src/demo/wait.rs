@@ -34,7 +34,7 @@ pub(super) async fn show_progress(
             .iter()
             .map(|(venue, stats)| {
                 let report = stats.report();
-                let sum = report.trade.published + report.ticker.published + report.book.published;
+                let sum: u64 = report.kinds().iter().map(|(_, counts)| counts.published).sum();
                 format!("{venue} {sum}")
             })
             .collect();

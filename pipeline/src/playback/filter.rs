@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 pub(super) enum Topic {
     /// The connection as a whole: status, heartbeats.
     Connection,
-    /// One channel, or channel and symbol, in the venue's terms.
-    Channel(String),
+    /// Channels, or channels and symbols, in the venue's terms.
+    Channels(Vec<String>),
 }
 
 /// A venue's way to subscribe.
@@ -18,8 +18,16 @@ pub(super) enum Topic {
 pub(super) enum Protocol {
     /// Streams are named in the address.
     Binance,
+    /// A message names one type and its symbols, once a connection.
+    Bithumb,
+    /// Messages name channels and products.
+    Coinbase,
+    /// JSON-RPC that lists channels.
+    Deribit,
     /// Messages name channel and pairs.
     Kraken,
+    /// Messages list pairs of channel and instrument.
+    Okx,
     /// A message lists types with their codes.
     Upbit,
 }
@@ -37,7 +45,11 @@ impl Protocol {
     pub(super) fn of(venue: &str) -> Option<Protocol> {
         match venue {
             "BINANCE" => Some(Protocol::Binance),
+            "BITHUMB" => Some(Protocol::Bithumb),
+            "COINBASE" => Some(Protocol::Coinbase),
+            "DERIBIT" => Some(Protocol::Deribit),
             "KRAKEN" => Some(Protocol::Kraken),
+            "OKX" => Some(Protocol::Okx),
             "UPBIT" => Some(Protocol::Upbit),
             _ => None,
         }
@@ -54,12 +66,19 @@ impl Protocol {
 
     /// What a client's message asks for.
     pub(super) fn message(self, text: &str) -> Change {
+        if self == Protocol::Okx && text == "ping" {
+            return Change { replies: vec!["pong".to_owned()], ..Change::default() };
+        }
         let Ok(message) = serde_json::from_str::<Value>(text) else {
             return self.refusal("message is not JSON");
         };
         match self {
             Protocol::Binance => Change::default(),
+            Protocol::Bithumb => bithumb(&message),
+            Protocol::Coinbase => coinbase(&message),
+            Protocol::Deribit => deribit(&message),
             Protocol::Kraken => kraken(&message),
+            Protocol::Okx => okx(&message),
             Protocol::Upbit => upbit(&message),
         }
     }
@@ -67,7 +86,13 @@ impl Protocol {
     fn refusal(self, why: &str) -> Change {
         let reply = match self {
             Protocol::Binance => json!({"error": {"code": 2, "msg": why}}),
+            Protocol::Bithumb => json!({"status": "5100", "resmsg": why}),
+            Protocol::Coinbase => json!({"type": "error", "message": why}),
+            Protocol::Deribit => {
+                json!({"jsonrpc": "2.0", "error": {"code": -32600, "message": why}})
+            }
             Protocol::Kraken => json!({"event": "error", "errorMessage": why}),
+            Protocol::Okx => json!({"event": "error", "code": "60012", "msg": why}),
             Protocol::Upbit => json!({"error": {"name": "WRONG_FORMAT", "message": why}}),
         };
         Change { replies: vec![reply.to_string()], ..Change::default() }
@@ -77,7 +102,11 @@ impl Protocol {
     pub(super) fn not_found(self) -> String {
         match self {
             Protocol::Binance => json!({"code": -1121, "msg": "Invalid symbol."}),
+            Protocol::Bithumb => json!({"status": "5500", "message": "Invalid Parameter"}),
+            Protocol::Coinbase => json!({"message": "NotFound"}),
+            Protocol::Deribit => json!({"error": {"code": -32602, "message": "Invalid params"}}),
             Protocol::Kraken => json!({"error": ["EQuery:Unknown asset pair"]}),
+            Protocol::Okx => json!({"code": "51000", "msg": "Parameter error", "data": []}),
             Protocol::Upbit => json!({"error": {"name": 404, "message": "Code not found"}}),
         }
         .to_string()
@@ -94,8 +123,16 @@ impl Protocol {
                 Some([.., channel, pair]) => pair_of(Some(channel), Some(pair)),
                 _ => pair_of(message.get("channelName"), message.get("pair")),
             },
+            Protocol::Okx => message.get("arg").and_then(okx_arg),
+            Protocol::Coinbase => coinbase_topic(&message),
+            Protocol::Deribit => {
+                let channel = message.get("params").and_then(|params| params.get("channel"));
+                channel.and_then(Value::as_str).map(deribit_channel)
+            }
+            // One message may speak of several symbols.
+            Protocol::Bithumb => return bithumb_topic(&message),
         };
-        channel.map_or(Topic::Connection, Topic::Channel)
+        channel.map_or(Topic::Connection, |channel| Topic::Channels(vec![channel]))
     }
 }
 
@@ -142,6 +179,86 @@ fn upbit(message: &Value) -> Change {
     change
 }
 
+fn bithumb(message: &Value) -> Change {
+    let Some(kind) = message.get("type").and_then(Value::as_str) else {
+        return Protocol::Bithumb.refusal("Invalid Filter Syntax");
+    };
+    let add = texts(message.get("symbols")).map(|symbol| format!("{kind} {symbol}")).collect();
+    Change { add, ..Change::default() }
+}
+
+fn bithumb_topic(message: &Value) -> Topic {
+    let (Some(kind), Some(content)) =
+        (message.get("type").and_then(Value::as_str), message.get("content"))
+    else {
+        return Topic::Connection;
+    };
+    let rows = content.get("list").and_then(Value::as_array).into_iter().flatten();
+    let symbols = rows.chain([content]).filter_map(|row| row.get("symbol")?.as_str());
+    Topic::Channels(symbols.map(|symbol| format!("{kind} {symbol}")).collect())
+}
+
+/// `level2` and its batches are one here: a recording has either.
+fn coinbase_channel(name: &str) -> &str {
+    if name == "level2_batch" { "level2" } else { name }
+}
+
+fn coinbase(message: &Value) -> Change {
+    let channels: Vec<&str> = texts(message.get("channels")).map(coinbase_channel).collect();
+    let products: Vec<&str> = texts(message.get("product_ids")).collect();
+    let both = channels.iter().flat_map(|c| products.iter().map(move |p| format!("{c} {p}")));
+    match message.get("type").and_then(Value::as_str) {
+        Some("subscribe") => Change { add: both.collect(), ..Change::default() },
+        Some("unsubscribe") => Change { remove: both.collect(), ..Change::default() },
+        _ => Protocol::Coinbase.refusal("Type has to be either subscribe or unsubscribe"),
+    }
+}
+
+fn coinbase_topic(message: &Value) -> Option<String> {
+    let channel = match message.get("type")?.as_str()? {
+        "match" | "last_match" => "matches",
+        "snapshot" | "l2update" => "level2",
+        other => other,
+    };
+    Some(format!("{channel} {}", message.get("product_id")?.as_str()?))
+}
+
+/// Without the interval: a recording has only one.
+fn deribit_channel(name: &str) -> String {
+    name.rsplit_once('.').map_or(name, |(channel, _)| channel).to_owned()
+}
+
+fn deribit(message: &Value) -> Change {
+    let channels = || {
+        let channels = message.get("params").and_then(|params| params.get("channels"));
+        texts(channels).map(deribit_channel).collect()
+    };
+    match message.get("method").and_then(Value::as_str) {
+        Some("public/subscribe") => Change { add: channels(), ..Change::default() },
+        Some("public/unsubscribe") => Change { remove: channels(), ..Change::default() },
+        Some("public/test") => {
+            let id = message.get("id").cloned().unwrap_or_default();
+            let reply = json!({"jsonrpc": "2.0", "id": id, "result": {"version": "playback"}});
+            Change { replies: vec![reply.to_string()], ..Change::default() }
+        }
+        _ => Protocol::Deribit.refusal("Method not found"),
+    }
+}
+
+fn okx_arg(arg: &Value) -> Option<String> {
+    pair_of(arg.get("channel"), arg.get("instId"))
+}
+
+fn okx(message: &Value) -> Change {
+    let args = message.get("args").and_then(Value::as_array).into_iter().flatten();
+    let channels = args.filter_map(okx_arg);
+    match message.get("op").and_then(Value::as_str) {
+        Some("subscribe") => Change { add: channels.collect(), ..Change::default() },
+        Some("unsubscribe") => Change { remove: channels.collect(), ..Change::default() },
+        _ => Protocol::Okx.refusal("Invalid request"),
+    }
+}
+
 /// What one client is subscribed to.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
@@ -159,7 +276,7 @@ impl Subscriptions {
     pub(super) fn wants(&self, topic: &Topic) -> bool {
         match topic {
             Topic::Connection => true,
-            Topic::Channel(channel) => self.channels.contains(channel),
+            Topic::Channels(channels) => channels.iter().any(|c| self.channels.contains(c)),
         }
     }
 
@@ -174,47 +291,4 @@ impl Subscriptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_gets_what_it_subscribed_to_in_its_venues_way() {
-        let binance = Protocol::Binance;
-        assert_eq!(binance.in_address("streams=a@aggTrade/b@depth@100ms").len(), 2);
-        let depth = binance.topic(br#"{"stream":"b@depth@100ms","data":{}}"#);
-        assert_eq!(depth, Topic::Channel("b@depth@100ms".to_owned()));
-
-        let kraken = Protocol::Kraken;
-        let change = kraken.message(
-            r#"{"event":"subscribe","pair":["XBT/USD"],"subscription":{"name":"book","depth":1000}}"#,
-        );
-        let mut subscriptions = Subscriptions::default();
-        subscriptions.apply(&change);
-        for (frame, wanted) in [
-            (r#"[1,{"b":[]},"book-1000","XBT/USD"]"#, true),
-            (r#"[1,{"a":[]},{"b":[]},"book-1000","XBT/USD"]"#, true),
-            (r#"[1,{"b":[]},"book-10","XBT/USD"]"#, false),
-            (r#"[1,[],"trade","XBT/USD"]"#, false),
-            (r#"{"event":"heartbeat"}"#, true),
-            (r#"{"channelName":"trade","event":"subscriptionStatus","pair":"XBT/USD"}"#, false),
-        ] {
-            assert_eq!(subscriptions.wants(&kraken.topic(frame.as_bytes())), wanted, "{frame}");
-        }
-
-        let upbit = Protocol::Upbit;
-        let change = upbit.message(r#"[{"ticket":"x"},{"type":"trade","codes":["KRW-BTC"]}]"#);
-        assert_eq!(change.add, ["trade KRW-BTC"]);
-        let topic = upbit.topic(br#"{"ty":"trade","cd":"KRW-BTC"}"#);
-        assert_eq!(topic, Topic::Channel("trade KRW-BTC".to_owned()));
-    }
-
-    #[test]
-    fn nonsense_is_answered_as_the_venue_would() {
-        for protocol in [Protocol::Binance, Protocol::Kraken, Protocol::Upbit] {
-            assert_eq!(protocol.message("{").replies.len(), 1);
-            assert!(serde_json::from_str::<Value>(&protocol.not_found()).is_ok());
-        }
-        assert_eq!(Protocol::Kraken.message("{}").replies.len(), 1);
-        assert_eq!(Protocol::Upbit.message("[]").replies.len(), 1);
-    }
-}
+mod tests;

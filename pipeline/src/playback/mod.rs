@@ -51,7 +51,7 @@ pub enum PlaybackError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     /// The venue's way to subscribe is not known here.
-    #[error("no playback of {0}, expected one of BINANCE, KRAKEN, UPBIT")]
+    #[error("no playback of {0}, expected one of {names}", names = crate::venue::venue_names())]
     UnknownVenue(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}: {source}")]

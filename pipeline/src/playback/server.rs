@@ -89,8 +89,8 @@ impl Venue {
             let mut connection = RecordedConnection::default();
             for frame in recorded.frames {
                 let topic = protocol.topic(frame.payload.as_bytes());
-                if let Topic::Channel(channel) = &topic {
-                    connection.channels.insert(channel.clone());
+                if let Topic::Channels(channels) = &topic {
+                    connection.channels.extend(channels.iter().cloned());
                 }
                 connection.frames.push((topic, frame));
             }

@@ -1,8 +1,10 @@
 //! Binance spot, combined streams.
+//! Documents: <https://github.com/binance/binance-spot-api-docs/blob/master/web-socket-streams.md>.
 //!
 //! ```json
 //! {"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1633998523963,"s":"BTCUSDT","a":12,"p":"57000.10","q":"0.5","f":1,"l":2,"T":1633998523960,"m":false,"M":true}}
 //! {"stream":"btcusdt@bookTicker","data":{"u":400,"s":"BTCUSDT","b":"57000.00","B":"1.5","a":"57000.10","A":"2"}}
+//! {"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1633998523963,"s":"BTCUSDT","k":{"t":1633998480000,"T":1633998539999,"s":"BTCUSDT","i":"1m","f":1,"L":9,"o":"57000.00","c":"57000.10","h":"57000.20","l":"56999.90","v":"3.5","n":9,"x":false,"q":"199500.7","V":"2","Q":"114000.4","B":"0"}}}
 //! {"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1633998512068,"s":"BTCUSDT","U":401,"u":403,"b":[["57000.00","1"]],"a":[]}}
 //! ```
 //!
@@ -12,24 +14,36 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use tapeline_schemas::{Kind, Level, Micros, Side, Ticker, Trade};
+use tapeline_schemas::{
+    Candle, CandleSource, Kind, Level, Micros, Side, Ticker, Timeframe, Trade, Wide,
+};
 
+use self::raw::{AggTrade, BookTicker, Depth, DepthUpdate, Envelope, ExchangeInfo, KlineEvent};
 use super::books::{LocalBook, TopPace, Update};
-use super::json::{Text, level, money, parse, part};
+use super::json::{Text, figure, level, money, parse, part};
 use super::sequenced::SequencedBook;
 use super::subscription::{Subscription, feeds};
+use super::trade_order::TradeChain;
 use super::{
-    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Output, Settings,
-    SnapshotOutcome, SymbolTable, UnknownSymbol,
+    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Output,
+    Settings, SnapshotOutcome, SymbolTable, UnknownSymbol,
 };
+
+mod raw;
 
 /// The venue's name.
 pub const VENUE: &str = "BINANCE";
 
-/// Binance allows 1024 streams a connection; three a symbol also have to fit into one URL.
+/// Binance allows 1024 streams a connection; four a symbol also have to fit into one URL.
 const SYMBOLS_PER_CONNECTION: usize = 100;
+
+const CHANNELS: [(Kind, &str); 4] = [
+    (Kind::Book, "depth@100ms"),
+    (Kind::Ticker, "bookTicker"),
+    (Kind::VenueCandle, "kline_1m"),
+    (Kind::Trade, "aggTrade"),
+];
 
 /// The connector.
 #[derive(Debug)]
@@ -38,90 +52,7 @@ pub struct Binance {
     pace: TopPace,
     subscription: Subscription,
     books: Vec<SequencedBook>,
-}
-
-#[derive(Deserialize)]
-struct ExchangeInfo<'a> {
-    #[serde(borrow)]
-    symbols: Vec<Listed<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed<'a> {
-    #[serde(borrow)]
-    symbol: Cow<'a, str>,
-    #[serde(borrow)]
-    base_asset: Cow<'a, str>,
-    #[serde(borrow)]
-    quote_asset: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    stream: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    msg: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct AggTrade<'a> {
-    #[serde(borrow)]
-    s: Cow<'a, str>,
-    a: i64,
-    #[serde(borrow)]
-    p: Cow<'a, str>,
-    #[serde(borrow)]
-    q: Cow<'a, str>,
-    #[serde(rename = "T")]
-    time: i64,
-    m: bool,
-}
-
-#[derive(Deserialize)]
-struct BookTicker<'a> {
-    u: i64,
-    #[serde(borrow)]
-    s: Cow<'a, str>,
-    #[serde(borrow)]
-    b: Cow<'a, str>,
-    #[serde(borrow, rename = "B")]
-    bid_amount: Cow<'a, str>,
-    #[serde(borrow)]
-    a: Cow<'a, str>,
-    #[serde(borrow, rename = "A")]
-    ask_amount: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct DepthUpdate<'a> {
-    #[serde(rename = "E")]
-    time: i64,
-    #[serde(borrow)]
-    s: Cow<'a, str>,
-    #[serde(rename = "U")]
-    first: i64,
-    #[serde(rename = "u")]
-    last: i64,
-    #[serde(borrow)]
-    b: Vec<[Text<'a>; 2]>,
-    #[serde(borrow)]
-    a: Vec<[Text<'a>; 2]>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Depth<'a> {
-    last_update_id: i64,
-    #[serde(borrow)]
-    bids: Vec<[Text<'a>; 2]>,
-    #[serde(borrow)]
-    asks: Vec<[Text<'a>; 2]>,
+    chains: Vec<TradeChain>,
 }
 
 fn levels(pairs: &[[Text<'_>; 2]]) -> Result<Vec<Level>, DecodeError> {
@@ -136,7 +67,8 @@ impl Binance {
     /// A connector with these settings.
     pub fn new(settings: Settings) -> Binance {
         let pace = TopPace::new(&settings);
-        Binance { settings, pace, subscription: Subscription::default(), books: Vec::new() }
+        let (books, chains) = (Vec::new(), Vec::new());
+        Binance { settings, pace, subscription: Subscription::default(), books, chains }
     }
 
     fn wants(&self, kind: Kind) -> bool {
@@ -150,11 +82,13 @@ impl Binance {
             .ok_or_else(|| unsubscribed(native))
     }
 
-    fn trade(&self, data: &RawValue, at: Micros, out: &mut Output) -> Result<(), DecodeError> {
+    fn trade(&mut self, data: &RawValue, at: Micros, out: &mut Output) -> Result<(), DecodeError> {
         let raw: AggTrade<'_> = part(data)?;
-        out.trade(&Trade {
+        let (index, symbol) =
+            self.subscription.by_native(&raw.s).ok_or_else(|| unsubscribed(&raw.s))?;
+        let trade = Trade {
             exchange: Cow::Borrowed(VENUE),
-            symbol: Cow::Borrowed(self.symbol(&raw.s)?),
+            symbol: Cow::Borrowed(symbol),
             trade_id: Cow::Owned(raw.a.to_string()),
             price: money(&raw.p)?,
             amount: money(&raw.q)?,
@@ -164,6 +98,42 @@ impl Binance {
             taker_or_maker: None,
             sequence: Some(raw.a),
             venue_time: Micros::from_millis(raw.time),
+            receive_time: at,
+        };
+        if let Some(chain) = self.chains.get_mut(index) {
+            chain.follow(symbol, raw.a, raw.a, at, out);
+        }
+        out.trade(&trade);
+        Ok(())
+    }
+
+    /// The window so far; `n`, the number of its trades, only grows, so it tells which of two is newer.
+    fn candle(&self, data: &RawValue, at: Micros, out: &mut Output) -> Result<(), DecodeError> {
+        let event: KlineEvent<'_> = part(data)?;
+        let raw = &event.k;
+        let frame: Timeframe = raw.i.parse().map_err(DecodeError::Unknown)?;
+        let open_time = Micros::from_millis(raw.t);
+        if frame.start(open_time) != open_time || raw.n < 0 {
+            return Err(DecodeError::Malformed(format!("{} trades from {}", raw.n, raw.t)));
+        }
+        let quote_volume = Wide::parse(&raw.q)
+            .ok_or_else(|| DecodeError::Malformed(format!("quote volume `{}`", raw.q)))?;
+        out.candle(&Candle {
+            exchange: Cow::Borrowed(VENUE),
+            symbol: Cow::Borrowed(self.symbol(&event.s)?),
+            timeframe: Cow::Borrowed(frame.name()),
+            source: CandleSource::Venue,
+            open_time,
+            close_time: frame.end(open_time),
+            open: money(&raw.o)?,
+            high: money(&raw.h)?,
+            low: money(&raw.l)?,
+            close: money(&raw.c)?,
+            volume: money(&raw.v)?,
+            quote_volume,
+            trades_count: i64::from(raw.n),
+            is_final: raw.x,
+            revision: raw.n,
             receive_time: at,
         });
         Ok(())
@@ -218,21 +188,34 @@ impl Connector for Binance {
         VENUE
     }
 
-    fn symbols_request(&self) -> &'static str {
-        "/api/v3/exchangeInfo"
+    fn symbols_requests(&self) -> Vec<String> {
+        vec!["/api/v3/exchangeInfo".to_owned()]
     }
 
-    fn decode_symbols(&self, body: &[u8]) -> Result<SymbolTable, DecodeError> {
+    fn decode_symbols(
+        &self,
+        _request: &str,
+        body: &[u8],
+        table: &mut SymbolTable,
+    ) -> Result<(), DecodeError> {
         let info: ExchangeInfo<'_> = parse(body)?;
-        let mut table = SymbolTable::new();
         for listed in &info.symbols {
-            table.insert(&listed.base_asset, &listed.quote_asset, &listed.symbol);
+            let filter = |name| listed.filters.iter().find(|filter| filter.filter_type == name);
+            let lots = filter("LOT_SIZE");
+            table.insert(Instrument {
+                tick_size: filter("PRICE_FILTER").and_then(|f| figure(f.tick_size.as_deref())),
+                lot_size: lots.and_then(|filter| figure(filter.step_size.as_deref())),
+                min_size: lots.and_then(|filter| figure(filter.min_qty.as_deref())),
+                status: listed.status.as_deref().map(str::to_owned),
+                ..Instrument::spot(&listed.base_asset, &listed.quote_asset, &listed.symbol)
+            });
         }
-        Ok(table)
+        Ok(())
     }
 
     fn configure(&mut self, table: &SymbolTable) -> Result<(), UnknownSymbol> {
         self.subscription = Subscription::new(VENUE, &self.settings, table)?;
+        self.chains = self.subscription.symbols().iter().map(|_| TradeChain::default()).collect();
         if self.wants(Kind::Book) {
             let symbols = self.subscription.symbols().iter().enumerate();
             self.books = symbols
@@ -245,10 +228,7 @@ impl Connector for Binance {
 
     fn connections(&self) -> Vec<ConnectionPlan> {
         let channels: Vec<(Kind, &str)> =
-            [(Kind::Book, "depth@100ms"), (Kind::Ticker, "bookTicker"), (Kind::Trade, "aggTrade")]
-                .into_iter()
-                .filter(|(kind, _)| self.wants(*kind))
-                .collect();
+            CHANNELS.into_iter().filter(|(kind, _)| self.wants(*kind)).collect();
         let kinds: Vec<Kind> = channels.iter().map(|(kind, _)| *kind).collect();
         let chunks = self.subscription.symbols().chunks(SYMBOLS_PER_CONNECTION);
         chunks
@@ -301,6 +281,7 @@ impl Connector for Binance {
         match stream.split_once('@').map(|(_, channel)| channel) {
             Some("aggTrade") => self.trade(data, received_at, out),
             Some("bookTicker") => self.ticker(data, received_at, out),
+            Some(channel) if channel.starts_with("kline_") => self.candle(data, received_at, out),
             Some(channel) if channel.starts_with("depth") => self.depth(data, received_at, out),
             _ => Err(DecodeError::Unknown(format!("stream {stream}"))),
         }
@@ -347,7 +328,11 @@ impl Connector for Binance {
     }
 
     fn keepalive(&self) -> Keepalive {
-        Keepalive { ping_every: Duration::from_secs(20), silence: Duration::from_secs(60) }
+        Keepalive {
+            ping_every: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
+            text: None,
+        }
     }
 
     /// A depth request of 1000 levels weighs 50 of the 6000 a minute that Binance allows today.

@@ -2,10 +2,15 @@
 
 use std::borrow::Cow;
 
-use tapeline_schemas::{Book, BookAction, Level, Micros};
+use tapeline_schemas::{Book, BookAction, Kind, Level, Micros};
 use tapeline_stages::book::OrderBook;
 
+use super::subscription::Subscribed;
 use super::{Output, Settings};
+
+/// A book that stays crossed for so long, by receive time, has lost an update: the venue would have matched these
+/// orders.
+const CROSSED_MICROS: i64 = 5_000_000;
 
 /// How often the best levels are published, and how many.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +40,25 @@ pub(crate) struct Update {
 }
 
 impl Update {
+    /// An update of a venue that numbers none.
+    pub(crate) fn unnumbered(
+        venue_time: Micros,
+        receive_time: Micros,
+        bids: Vec<Level>,
+        asks: Vec<Level>,
+    ) -> Update {
+        Update {
+            first_sequence: None,
+            sequence: None,
+            checksum: None,
+            event_id: None,
+            venue_time,
+            receive_time,
+            bids,
+            asks,
+        }
+    }
+
     /// The record of this update.
     pub(crate) fn record<'a>(
         self,
@@ -79,6 +103,7 @@ pub(crate) struct LocalBook {
     mark: Option<Mark>,
     changed: bool,
     last_top: Option<Micros>,
+    crossed_since: Option<Micros>,
 }
 
 impl LocalBook {
@@ -92,6 +117,37 @@ impl LocalBook {
             mark: None,
             changed: false,
             last_top: None,
+            crossed_since: None,
+        }
+    }
+
+    /// The books of `symbols`, so many a connection, the first on connection `first`.
+    pub(super) fn spread(
+        venue: &'static str,
+        symbols: &[Subscribed],
+        per_connection: usize,
+        first: usize,
+    ) -> Vec<LocalBook> {
+        let books = symbols.iter().enumerate();
+        books.map(|(i, s)| LocalBook::new(venue, &s.symbol, first + i / per_connection)).collect()
+    }
+
+    /// A connection is gone: its books are of unknown state.
+    pub(crate) fn lose(books: &mut [LocalBook], connection: usize) {
+        books.iter_mut().filter(|book| book.connection == connection).for_each(LocalBook::broken);
+    }
+
+    /// Shows the books of a connection that are due; with `all`, due or not.
+    pub(crate) fn flush(
+        books: &mut [LocalBook],
+        connection: usize,
+        now: Micros,
+        all: bool,
+        pace: TopPace,
+        out: &mut Output,
+    ) {
+        for book in books.iter_mut().filter(|book| book.connection == connection) {
+            book.show(now, all, pace, out);
         }
     }
 
@@ -105,11 +161,44 @@ impl LocalBook {
         self.mark.as_ref().map(|mark| mark.receive_time)
     }
 
+    /// Last update of the venue's sequence that went in.
+    pub(crate) fn sequence(&self) -> Option<i64> {
+        self.mark.as_ref().and_then(|mark| mark.sequence)
+    }
+
     /// The book is wrong or of unknown state: it is not shown until the next snapshot.
     pub(crate) fn broken(&mut self) {
         self.whole = false;
         self.changed = false;
+        self.crossed_since = None;
         self.levels.clear();
+    }
+
+    /// Something is wrong since the last good update: the hole is recorded before anything else, and this symbol
+    /// alone starts anew, with `texts` sent on its connection.
+    pub(crate) fn resubscribe(
+        &mut self,
+        cause: &'static str,
+        at: Micros,
+        texts: Vec<String>,
+        out: &mut Output,
+    ) {
+        let from = self.covered().unwrap_or(at);
+        out.open_gap(Kind::Book, &self.symbol, from, cause);
+        out.stats().resyncs.add(1);
+        self.broken();
+        out.resubscribe(self.connection, texts);
+    }
+
+    /// Whether the book has been crossed for longer than a working venue's ever is; for venues that give neither a
+    /// sequence nor a checksum to tell by.
+    pub(crate) fn stays_crossed(&mut self, now: Micros) -> bool {
+        if !self.levels.crossed() {
+            self.crossed_since = None;
+            return false;
+        }
+        let since = *self.crossed_since.get_or_insert(now);
+        now.since(since) >= CROSSED_MICROS
     }
 
     /// Publishes an update that is already in `levels` and found right.

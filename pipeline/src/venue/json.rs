@@ -40,6 +40,16 @@ pub(super) fn number(raw: &RawValue) -> Result<Money, DecodeError> {
     money(text)
 }
 
+/// A number of a table of symbols; none where it is absent or no number, which the table's other rows survive.
+pub(super) fn figure(text: Option<&str>) -> Option<Money> {
+    Money::parse(text?.as_bytes()).ok()
+}
+
+/// The same from JSON, written as a number or as a text.
+pub(super) fn raw_figure(raw: Option<&RawValue>) -> Option<Money> {
+    number(raw?).ok()
+}
+
 /// A level from its texts; prices are positive and amounts not negative in any book.
 pub(super) fn level(price: &str, amount: &str) -> Result<Level, DecodeError> {
     checked_level(Level { price: money(price)?, amount: money(amount)? })
@@ -52,6 +62,17 @@ pub(super) fn checked_level(level: Level) -> Result<Level, DecodeError> {
     } else {
         Err(DecodeError::Malformed(format!("level {} at {}", level.amount, level.price)))
     }
+}
+
+/// A number that may be left out or empty.
+pub(super) fn optional(text: Option<&str>) -> Result<Option<Money>, DecodeError> {
+    text.filter(|text| !text.is_empty()).map(money).transpose()
+}
+
+/// A moment from a text of milliseconds.
+pub(super) fn millis(text: &str) -> Result<Micros, DecodeError> {
+    let millis = text.parse().ok();
+    millis.map(Micros::from_millis).ok_or_else(|| DecodeError::Malformed(format!("time `{text}`")))
 }
 
 /// A moment from a text of seconds with decimals.

@@ -1,4 +1,5 @@
 //! Kraken spot, WebSocket version 1 (the protocol of the recordings).
+//! Documents: <https://docs.kraken.com/websockets/>.
 //!
 //! ```json
 //! [465,[["56218.3","0.15","1618678142.557535","s","l",""]],"trade","XBT/CHF"]
@@ -19,13 +20,15 @@ use serde_json::value::RawValue;
 use tapeline_schemas::{Kind, Micros, Ticker};
 
 use self::book::{Sides, apply_snapshot, apply_update};
-use self::trade::{Ordinals, trade};
+use self::trade::trade;
 use super::books::{LocalBook, TopPace};
-use super::json::{Text, number, parse, part};
+use super::instrument::step;
+use super::json::{Text, figure, number, parse, part};
 use super::subscription::{Subscription, feeds};
+use super::trade_order::Ordinals;
 use super::{
-    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Output, Settings,
-    SymbolTable, UnknownSymbol,
+    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Output,
+    Settings, SymbolTable, UnknownSymbol,
 };
 
 mod book;
@@ -61,6 +64,11 @@ struct Pairs {
 #[derive(Deserialize)]
 struct Pair {
     wsname: Option<String>,
+    pair_decimals: Option<u32>,
+    lot_decimals: Option<u32>,
+    ordermin: Option<String>,
+    tick_size: Option<String>,
+    status: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +122,15 @@ fn nth<'a>(figures: &[&'a RawValue], index: usize) -> Result<&'a RawValue, Decod
         .ok_or_else(|| DecodeError::Malformed(format!("ticker figure without place {index}")))
 }
 
+fn request(settings: &Settings, event: &str, channel: &str, pairs: &[&str]) -> String {
+    let subscription = if channel == "book" {
+        json!({"name": channel, "depth": settings.book_depth})
+    } else {
+        json!({"name": channel})
+    };
+    json!({"event": event, "pair": pairs, "subscription": subscription}).to_string()
+}
+
 impl Kraken {
     /// A connector with these settings.
     pub fn new(settings: Settings) -> Kraken {
@@ -125,15 +142,6 @@ impl Kraken {
     fn wanted(&self) -> impl Iterator<Item = (Kind, &'static str)> {
         let channels = &self.settings.channels;
         CHANNELS.into_iter().filter(move |(kind, _)| channels.contains(kind))
-    }
-
-    fn request(&self, event: &str, channel: &str, pairs: &[&str]) -> String {
-        let subscription = if channel == "book" {
-            json!({"name": channel, "depth": self.settings.book_depth})
-        } else {
-            json!({"name": channel})
-        };
-        json!({"event": event, "pair": pairs, "subscription": subscription}).to_string()
     }
 
     fn event(&self, frame: &[u8], at: Micros, out: &mut Output) -> Result<(), DecodeError> {
@@ -246,14 +254,9 @@ impl Kraken {
             }
             // What cannot be read or verified leaves the book unknown: that pair alone starts anew.
             wrong => {
-                let connection = book.connection;
-                let from = book.covered().unwrap_or(at);
-                out.open_gap(Kind::Book, &book.symbol, from, "checksum");
-                out.stats().resyncs.add(1);
-                book.broken();
                 let texts = ["unsubscribe", "subscribe"];
-                let texts = texts.map(|event| self.request(event, "book", &[&native]));
-                out.resubscribe(connection, texts.to_vec());
+                let texts = texts.map(|event| request(&self.settings, event, "book", &[&native]));
+                book.resubscribe("checksum", at, texts.to_vec(), out);
                 wrong.map(|_| ())
             }
         }
@@ -265,23 +268,36 @@ impl Connector for Kraken {
         VENUE
     }
 
-    fn symbols_request(&self) -> &'static str {
-        "/0/public/AssetPairs"
+    fn symbols_requests(&self) -> Vec<String> {
+        vec!["/0/public/AssetPairs".to_owned()]
     }
 
-    fn decode_symbols(&self, body: &[u8]) -> Result<SymbolTable, DecodeError> {
+    fn decode_symbols(
+        &self,
+        _request: &str,
+        body: &[u8],
+        table: &mut SymbolTable,
+    ) -> Result<(), DecodeError> {
         let pairs: Pairs = parse(body)?;
         let Some(result) = pairs.result else {
             return Err(DecodeError::Venue(pairs.error.join(", ")));
         };
-        let mut table = SymbolTable::new();
         // Pairs without a WebSocket name (dark pools) cannot be subscribed to.
-        for native in result.into_values().filter_map(|pair| pair.wsname) {
-            if let Some((base, quote)) = native.split_once('/') {
-                table.insert(currency(base), currency(quote), &native);
-            }
+        for pair in result.into_values() {
+            let Some((native, (base, quote))) =
+                pair.wsname.as_deref().and_then(|name| Some((name, name.split_once('/')?)))
+            else {
+                continue;
+            };
+            table.insert(Instrument {
+                tick_size: figure(pair.tick_size.as_deref()).or_else(|| step(pair.pair_decimals?)),
+                lot_size: pair.lot_decimals.and_then(step),
+                min_size: figure(pair.ordermin.as_deref()),
+                status: pair.status,
+                ..Instrument::spot(currency(base), currency(quote), native)
+            });
         }
-        Ok(table)
+        Ok(())
     }
 
     fn configure(&mut self, table: &SymbolTable) -> Result<(), UnknownSymbol> {
@@ -289,12 +305,10 @@ impl Connector for Kraken {
         let symbols = self.subscription.symbols();
         self.ordinals = symbols.iter().map(|_| Ordinals::default()).collect();
         let chunks = symbols.len().div_ceil(SYMBOLS_PER_CONNECTION);
-        let place = self.wanted().position(|(kind, _)| kind == Kind::Book);
-        if let Some(channel) = place {
-            let connection = |index| channel * chunks + index / SYMBOLS_PER_CONNECTION;
-            let books = symbols.iter().enumerate();
-            self.books =
-                books.map(|(i, s)| LocalBook::new(VENUE, &s.symbol, connection(i))).collect();
+        let channel = self.wanted().position(|(kind, _)| kind == Kind::Book);
+        if let Some(channel) = channel {
+            let first = channel * chunks;
+            self.books = LocalBook::spread(VENUE, symbols, SYMBOLS_PER_CONNECTION, first);
         }
         Ok(())
     }
@@ -306,7 +320,7 @@ impl Connector for Kraken {
                 let pairs: Vec<&str> = symbols.iter().map(|s| s.native.as_str()).collect();
                 plans.push(ConnectionPlan {
                     path: "/".to_owned(),
-                    subscribe: vec![self.request("subscribe", channel, &pairs)],
+                    subscribe: vec![request(&self.settings, "subscribe", channel, &pairs)],
                     feeds: feeds(&[kind], symbols),
                     confirmation: Confirmation::Message,
                 });
@@ -315,13 +329,8 @@ impl Connector for Kraken {
         plans
     }
 
-    /// Snapshots come with the subscription.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
-
     fn closed(&mut self, connection: usize) {
-        for book in self.books.iter_mut().filter(|book| book.connection == connection) {
-            book.broken();
-        }
+        LocalBook::lose(&mut self.books, connection);
     }
 
     fn decode(
@@ -353,14 +362,16 @@ impl Connector for Kraken {
     }
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
-        for book in self.books.iter_mut().filter(|book| book.connection == connection) {
-            book.show(now, all, self.pace, out);
-        }
+        LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
     }
 
     /// A quiet connection carries a heartbeat every second.
     fn keepalive(&self) -> Keepalive {
-        Keepalive { ping_every: Duration::from_secs(10), silence: Duration::from_secs(30) }
+        Keepalive {
+            ping_every: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            text: None,
+        }
     }
 
     fn budget(&self) -> Budget {

@@ -1,4 +1,5 @@
-//! Venues: a pure connector each ([`binance`], [`kraken`], [`upbit`]) and one [`driver`] for all (C1, C2).
+//! Venues: a pure connector each ([`binance`], [`bithumb`], [`coinbase`], [`deribit`], [`kraken`], [`okx`], [`upbit`]) and
+//! one [`driver`] for all (C1, C2).
 //!
 //! A connector says what to subscribe to and turns frames into events; it does no I/O and reads
 //! no clock. The driver connects, pings, reconnects, resynchronises and publishes.
@@ -10,23 +11,32 @@ use tapeline_schemas::{Control, Kind, Micros};
 use thiserror::Error;
 
 pub mod binance;
+pub mod bithumb;
 pub(crate) mod books;
+pub(crate) mod civil;
+pub mod coinbase;
+pub mod deribit;
 pub mod driver;
+mod instrument;
 mod json;
 pub mod kraken;
+pub mod okx;
 mod output;
 mod sequenced;
 mod stats;
 mod subscription;
 mod symbols;
+mod trade_order;
 pub mod upbit;
 
+pub use instrument::{Instrument, Market, OptionTerms};
 pub use output::{Item, Output};
 pub use stats::{BookReport, KindReport, StatsReport, VenueStats};
 pub use symbols::{SymbolTable, UnknownSymbol};
 
 /// The kinds of events connectors make.
-pub const CHANNELS: [Kind; 3] = [Kind::Trade, Kind::Ticker, Kind::Book];
+pub const CHANNELS: [Kind; 5] =
+    [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Option, Kind::VenueCandle];
 
 /// What a record to publish carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +74,11 @@ pub trait Publisher: Send + Sync + 'static {
         kind: Kind,
         control: Control,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// Takes what a venue lists, at a driver's start; must not make it wait.
+    fn listed(&self, venue: &'static str, table: SymbolTable) {
+        let _ = (venue, table);
+    }
 }
 
 /// What a connector is asked to deliver.
@@ -123,6 +138,8 @@ pub struct Keepalive {
     pub ping_every: Duration,
     /// Silence after which the connection counts as lost.
     pub silence: Duration,
+    /// What is sent with each ping, where the venue wants to hear it in words.
+    pub text: Option<&'static str>,
 }
 
 /// How many REST requests a venue may be sent.
@@ -162,11 +179,17 @@ pub trait Connector: Send {
     /// The venue's name, upper case.
     fn venue(&self) -> &'static str;
 
-    /// Path and query of the REST request for the table of symbols.
-    fn symbols_request(&self) -> &'static str;
+    /// Paths and queries of the REST requests for the table of symbols: as far as the configured symbols need
+    /// it, or all of it where none is configured.
+    fn symbols_requests(&self) -> Vec<String>;
 
-    /// Reads the answer to [`Connector::symbols_request`].
-    fn decode_symbols(&self, body: &[u8]) -> Result<SymbolTable, DecodeError>;
+    /// Reads the answer to one of [`Connector::symbols_requests`] into `table`.
+    fn decode_symbols(
+        &self,
+        request: &str,
+        body: &[u8],
+        table: &mut SymbolTable,
+    ) -> Result<(), DecodeError>;
 
     /// Fixes the subscriptions; an unknown symbol is an error naming near matches. Comes before anything below.
     fn configure(&mut self, table: &SymbolTable) -> Result<(), UnknownSymbol>;
@@ -174,11 +197,16 @@ pub trait Connector: Send {
     /// The connections to open; a connection's number is its place here.
     fn connections(&self) -> Vec<ConnectionPlan>;
 
-    /// A connection was opened (again): asks for what it needs to begin.
-    fn opened(&mut self, connection: usize, out: &mut Output);
+    /// A connection was opened (again): asks for what it needs to begin, where that does not come with the
+    /// subscription.
+    fn opened(&mut self, connection: usize, out: &mut Output) {
+        let _ = (connection, out);
+    }
 
-    /// A connection was lost: its books are no longer right.
-    fn closed(&mut self, connection: usize);
+    /// A connection was lost: its books, if it has any, are no longer right.
+    fn closed(&mut self, connection: usize) {
+        let _ = connection;
+    }
 
     /// Reads one frame. Events before the error, if there is one, are in `out`.
     fn decode(
@@ -208,7 +236,9 @@ pub trait Connector: Send {
     }
 
     /// Publishes the best levels of this connection's books that changed and are due; with `all`, due or not.
-    fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output);
+    fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
+        let _ = (connection, now, all, out);
+    }
 
     /// Whether no book waits for a snapshot while its deltas are held back.
     fn settled(&self) -> bool {
@@ -236,12 +266,30 @@ pub struct VenueSpec {
 }
 
 /// Every venue with a connector.
-pub static VENUES: [VenueSpec; 3] = [
+pub static VENUES: [VenueSpec; 7] = [
     VenueSpec {
         name: binance::VENUE,
         rest_url: "https://api.binance.com",
         ws_url: "wss://stream.binance.com:9443",
         connector: |settings| Box::new(binance::Binance::new(settings)),
+    },
+    VenueSpec {
+        name: bithumb::VENUE,
+        rest_url: "https://api.bithumb.com",
+        ws_url: "wss://pubwss.bithumb.com",
+        connector: |settings| Box::new(bithumb::Bithumb::new(settings)),
+    },
+    VenueSpec {
+        name: coinbase::VENUE,
+        rest_url: "https://api.exchange.coinbase.com",
+        ws_url: "wss://ws-feed.exchange.coinbase.com",
+        connector: |settings| Box::new(coinbase::Coinbase::new(settings)),
+    },
+    VenueSpec {
+        name: deribit::VENUE,
+        rest_url: "https://www.deribit.com",
+        ws_url: "wss://www.deribit.com",
+        connector: |settings| Box::new(deribit::Deribit::new(settings)),
     },
     VenueSpec {
         name: kraken::VENUE,
@@ -250,12 +298,23 @@ pub static VENUES: [VenueSpec; 3] = [
         connector: |settings| Box::new(kraken::Kraken::new(settings)),
     },
     VenueSpec {
+        name: okx::VENUE,
+        rest_url: "https://www.okx.com",
+        ws_url: "wss://ws.okx.com:8443",
+        connector: |settings| Box::new(okx::Okx::new(settings)),
+    },
+    VenueSpec {
         name: upbit::VENUE,
         rest_url: "https://api.upbit.com",
         ws_url: "wss://api.upbit.com",
         connector: |settings| Box::new(upbit::Upbit::new(settings)),
     },
 ];
+
+/// The names of all of them, for messages.
+pub fn venue_names() -> String {
+    VENUES.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ")
+}
 
 /// The venue with this name, in any case.
 pub fn venue(name: &str) -> Option<&'static VenueSpec> {

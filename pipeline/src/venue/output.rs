@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tapeline_schemas::{
-    Book, BookAction, Control, GapChange, GapState, Kind, Micros, Record, Ticker, Trade, encode,
+    Book, BookAction, Candle, Control, GapChange, GapState, Kind, Micros, OptionData, Record,
+    Ticker, Trade, encode,
 };
 use tracing::warn;
 
@@ -82,6 +83,20 @@ impl Output {
         self.stats.received(Kind::Ticker);
         self.whole(Kind::Ticker, &ticker.symbol, ticker.receive_time);
         self.event(Kind::Ticker, &ticker.symbol, ticker);
+    }
+
+    /// Publishes an option's figures; ends a hole in its symbol's.
+    pub fn option(&mut self, option: &OptionData<'_>) {
+        self.stats.received(Kind::Option);
+        self.whole(Kind::Option, &option.symbol, option.receive_time);
+        self.event(Kind::Option, &option.symbol, option);
+    }
+
+    /// Publishes a candle that the venue made; ends a hole in its symbol's.
+    pub fn candle(&mut self, candle: &Candle<'_>) {
+        self.stats.received(Kind::VenueCandle);
+        self.whole(Kind::VenueCandle, &candle.symbol, candle.receive_time);
+        self.event(Kind::VenueCandle, &candle.symbol, candle);
     }
 
     /// Publishes a book record; a snapshot ends a hole in its symbol's book.

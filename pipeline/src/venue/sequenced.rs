@@ -50,7 +50,9 @@ impl SequencedBook {
         let (first, next) = span(&delta);
         match &mut self.state {
             State::Waiting(queue) => {
-                if queue.len() >= MAX_QUEUED_DELTAS {
+                if let Some(oldest) = queue.front().filter(|_| queue.len() >= MAX_QUEUED_DELTAS) {
+                    let from = self.book.covered().unwrap_or(oldest.receive_time);
+                    out.open_gap(Kind::Book, &self.book.symbol, from, "overflow");
                     out.stats().updates_stale.add(queue.len() as u64);
                     queue.clear();
                 }
@@ -99,7 +101,11 @@ impl SequencedBook {
         };
         let last = snapshot.sequence.unwrap_or_default();
         let reaches = |delta: &Update| span(delta).0 <= last.saturating_add(1);
-        if queue.iter().find(|delta| span(delta).1 > last).is_some_and(|delta| !reaches(delta)) {
+        if let Some(delta) = queue.iter().find(|delta| span(delta).1 > last)
+            && !reaches(delta)
+        {
+            let from = self.book.covered().unwrap_or(delta.receive_time);
+            out.open_gap(Kind::Book, &self.book.symbol, from, "stale");
             return SnapshotOutcome::TooOld;
         }
         let queue = std::mem::take(queue);

@@ -79,6 +79,10 @@ pub struct StatsReport {
     pub ticker: KindReport,
     /// Books as records.
     pub book: KindReport,
+    /// Figures of options.
+    pub option: KindReport,
+    /// The venue's own candles.
+    pub venue_candle: KindReport,
     /// Books as state.
     pub books: BookReport,
     /// Holes opened.
@@ -91,6 +95,19 @@ pub struct StatsReport {
     pub unknown_messages: u64,
     /// Errors the venue reported.
     pub venue_errors: u64,
+}
+
+impl StatsReport {
+    /// The counts of every kind.
+    pub fn kinds(&self) -> [(Kind, KindReport); CHANNELS.len()] {
+        [
+            (Kind::Trade, self.trade),
+            (Kind::Ticker, self.ticker),
+            (Kind::Book, self.book),
+            (Kind::Option, self.option),
+            (Kind::VenueCandle, self.venue_candle),
+        ]
+    }
 }
 
 impl VenueStats {
@@ -106,6 +123,8 @@ impl VenueStats {
             trade: kind(Kind::Trade),
             ticker: kind(Kind::Ticker),
             book: kind(Kind::Book),
+            option: kind(Kind::Option),
+            venue_candle: kind(Kind::VenueCandle),
             books: BookReport {
                 updates_applied: self.updates_applied.get(),
                 updates_stale: self.updates_stale.get(),

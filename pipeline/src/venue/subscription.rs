@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tapeline_schemas::Kind;
 
-use super::{Settings, SymbolTable, UnknownSymbol};
+use super::{Instrument, Settings, SymbolTable, UnknownSymbol};
 
 /// One subscribed symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Subscribed {
     pub(super) symbol: String,
     /// The venue's name of it.
     pub(super) native: String,
+    /// All that the venue's table says of it.
+    pub(super) instrument: Instrument,
 }
 
 /// The subscribed symbols in order; their numbers are what books and connections refer to.
@@ -32,7 +34,8 @@ impl Subscription {
     ) -> Result<Subscription, UnknownSymbol> {
         let mut out = Subscription::default();
         for wanted in &settings.symbols {
-            let native = table.native(venue, wanted)?.to_owned();
+            let instrument = table.find(venue, wanted)?.clone();
+            let native = instrument.code.clone();
             let symbol = wanted.to_ascii_uppercase();
             if out.by_symbol.contains_key(&symbol) {
                 continue;
@@ -40,7 +43,7 @@ impl Subscription {
             let index = out.symbols.len();
             out.by_native.insert(native.clone(), index);
             out.by_symbol.insert(symbol.clone(), index);
-            out.symbols.push(Subscribed { symbol, native });
+            out.symbols.push(Subscribed { symbol, native, instrument });
         }
         Ok(out)
     }
@@ -54,6 +57,11 @@ impl Subscription {
     pub(super) fn by_native(&self, native: &str) -> Option<(usize, &str)> {
         let index = *self.by_native.get(native)?;
         Some((index, self.symbols.get(index)?.symbol.as_str()))
+    }
+
+    /// One, by its number.
+    pub(super) fn get(&self, index: usize) -> Option<&Subscribed> {
+        self.symbols.get(index)
     }
 
     /// Number and the venue's name of `symbol`, if subscribed.

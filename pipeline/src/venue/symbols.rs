@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use thiserror::Error;
 
+use super::instrument::Instrument;
+
 /// How many near matches an error names.
 const NEAR_MATCHES: usize = 5;
 
@@ -30,7 +32,7 @@ fn hint(near: &[String]) -> String {
 /// A venue's symbols, both ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SymbolTable {
-    native: BTreeMap<String, String>,
+    instruments: BTreeMap<String, Instrument>,
     symbols: HashMap<String, String>,
 }
 
@@ -40,21 +42,25 @@ impl SymbolTable {
         SymbolTable::default()
     }
 
-    /// Adds a symbol: its currencies as the pipeline writes them, and the venue's name of it.
-    pub fn insert(&mut self, base: &str, quote: &str, native: &str) {
-        let symbol = format!("{base}-{quote}").to_ascii_uppercase();
-        self.symbols.insert(native.to_owned(), symbol.clone());
-        self.native.insert(symbol, native.to_owned());
+    /// Adds an instrument; of two with the same symbol the later one counts.
+    pub fn insert(&mut self, instrument: Instrument) {
+        self.symbols.insert(instrument.code.clone(), instrument.symbol.clone());
+        self.instruments.insert(instrument.symbol.clone(), instrument);
     }
 
-    /// The venue's name of `symbol`; the error names near matches.
-    pub fn native(&self, venue: &'static str, symbol: &str) -> Result<&str, UnknownSymbol> {
+    /// What `symbol` names; the error names near matches.
+    pub fn find(&self, venue: &'static str, symbol: &str) -> Result<&Instrument, UnknownSymbol> {
         let wanted = symbol.to_ascii_uppercase();
-        self.native.get(&wanted).map(String::as_str).ok_or_else(|| UnknownSymbol {
+        self.instruments.get(&wanted).ok_or_else(|| UnknownSymbol {
             venue,
             symbol: symbol.to_owned(),
             near: self.near(&wanted),
         })
+    }
+
+    /// Every instrument, by symbol.
+    pub fn instruments(&self) -> impl Iterator<Item = &Instrument> {
+        self.instruments.values()
     }
 
     /// The pipeline's name of the venue's `native` symbol.
@@ -64,12 +70,12 @@ impl SymbolTable {
 
     /// Number of symbols.
     pub fn len(&self) -> usize {
-        self.native.len()
+        self.instruments.len()
     }
 
     /// Whether there is no symbol.
     pub fn is_empty(&self) -> bool {
-        self.native.is_empty()
+        self.instruments.is_empty()
     }
 
     /// The same pair the other way round or without its dash comes first, then by distance.
@@ -77,13 +83,13 @@ impl SymbolTable {
         let reversed = wanted.split_once('-').map(|(base, quote)| format!("{quote}-{base}"));
         let bare: String = wanted.chars().filter(char::is_ascii_alphanumeric).collect();
         let mut ranked: Vec<(usize, &String)> = self
-            .native
+            .instruments
             .iter()
-            .filter_map(|(symbol, native)| {
+            .filter_map(|(symbol, instrument)| {
                 let same_letters = symbol.chars().filter(|c| *c != '-').eq(bare.chars());
                 let distance = if reversed.as_deref() == Some(symbol)
                     || same_letters
-                    || native.eq_ignore_ascii_case(wanted)
+                    || instrument.code.eq_ignore_ascii_case(wanted)
                 {
                     0
                 } else {
@@ -130,9 +136,9 @@ mod tests {
         for (base, quote, native) in
             [("BTC", "USDT", "BTCUSDT"), ("BTC", "USDC", "BTCUSDC"), ("ETH", "EUR", "ETHEUR")]
         {
-            table.insert(base, quote, native);
+            table.insert(Instrument::spot(base, quote, native));
         }
-        assert_eq!(table.native("X", "btc-usdt"), Ok("BTCUSDT"));
+        assert_eq!(table.find("X", "btc-usdt").expect("listed").code, "BTCUSDT");
         assert_eq!(table.symbol("ETHEUR"), Some("ETH-EUR"));
         for (wanted, near) in [
             ("BTC-USD", vec!["BTC-USDC", "BTC-USDT"]),
@@ -140,9 +146,9 @@ mod tests {
             ("BTCUSDT", vec!["BTC-USDT", "BTC-USDC"]),
             ("SOMETHING", vec![]),
         ] {
-            assert_eq!(table.native("X", wanted).expect_err(wanted).near, near, "{wanted}");
+            assert_eq!(table.find("X", wanted).expect_err(wanted).near, near, "{wanted}");
         }
-        let error = table.native("X", "BTC-USD").expect_err("unknown").to_string();
+        let error = table.find("X", "BTC-USD").expect_err("unknown").to_string();
         assert_eq!(error, "X lists no symbol `BTC-USD`, did you mean BTC-USDC, BTC-USDT?");
     }
 

@@ -1,4 +1,5 @@
 //! Upbit spot, `SIMPLE` format, binary frames.
+//! Documents: <https://docs.upbit.com/kr/reference/websocket-guide>.
 //!
 //! ```json
 //! {"ty":"trade","cd":"KRW-BTC","tms":1618678262712,"ttms":1618678262000,"tp":127.0,"tv":46.48838371,"ab":"BID","sid":1618678262000003,"st":"REALTIME"}
@@ -22,8 +23,8 @@ use super::books::{LocalBook, TopPace, Update};
 use super::json::{checked_level, number, parse};
 use super::subscription::{Subscription, feeds};
 use super::{
-    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Output, Settings,
-    SymbolTable, UnknownSymbol,
+    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Output,
+    Settings, SymbolTable, UnknownSymbol,
 };
 
 /// The venue's name.
@@ -47,6 +48,7 @@ pub struct Upbit {
 #[derive(Deserialize)]
 struct Market {
     market: String,
+    english_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -211,28 +213,31 @@ impl Connector for Upbit {
         VENUE
     }
 
-    fn symbols_request(&self) -> &'static str {
-        "/v1/market/all"
+    fn symbols_requests(&self) -> Vec<String> {
+        vec!["/v1/market/all".to_owned()]
     }
 
-    fn decode_symbols(&self, body: &[u8]) -> Result<SymbolTable, DecodeError> {
+    fn decode_symbols(
+        &self,
+        _request: &str,
+        body: &[u8],
+        table: &mut SymbolTable,
+    ) -> Result<(), DecodeError> {
         let markets: Vec<Market> = parse(body)?;
-        let mut table = SymbolTable::new();
-        for market in &markets {
+        for market in markets {
             if let Some((quote, base)) = market.market.split_once('-') {
-                table.insert(base, quote, &market.market);
+                let spot = Instrument::spot(base, quote, &market.market);
+                table.insert(Instrument { name: market.english_name, ..spot });
             }
         }
-        Ok(table)
+        Ok(())
     }
 
     fn configure(&mut self, table: &SymbolTable) -> Result<(), UnknownSymbol> {
         self.subscription = Subscription::new(VENUE, &self.settings, table)?;
         if self.settings.channels.contains(&Kind::Book) {
-            let symbols = self.subscription.symbols().iter().enumerate();
-            let connection = |index| index / SYMBOLS_PER_CONNECTION;
-            self.books =
-                symbols.map(|(i, s)| LocalBook::new(VENUE, &s.symbol, connection(i))).collect();
+            let symbols = self.subscription.symbols();
+            self.books = LocalBook::spread(VENUE, symbols, SYMBOLS_PER_CONNECTION, 0);
         }
         Ok(())
     }
@@ -262,13 +267,8 @@ impl Connector for Upbit {
             .collect()
     }
 
-    /// Every message is a snapshot.
-    fn opened(&mut self, _connection: usize, _out: &mut Output) {}
-
     fn closed(&mut self, connection: usize) {
-        for book in self.books.iter_mut().filter(|book| book.connection == connection) {
-            book.broken();
-        }
+        LocalBook::lose(&mut self.books, connection);
     }
 
     fn decode(
@@ -301,14 +301,16 @@ impl Connector for Upbit {
     }
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
-        for book in self.books.iter_mut().filter(|book| book.connection == connection) {
-            book.show(now, all, self.pace, out);
-        }
+        LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
     }
 
     /// Upbit closes a connection after two minutes of silence.
     fn keepalive(&self) -> Keepalive {
-        Keepalive { ping_every: Duration::from_secs(30), silence: Duration::from_secs(90) }
+        Keepalive {
+            ping_every: Duration::from_secs(30),
+            silence: Duration::from_secs(90),
+            text: None,
+        }
     }
 
     fn budget(&self) -> Budget {

@@ -1,4 +1,5 @@
-//! Candles: minutes, longer ones, their revision and its outbox, each on its own account.
+//! Candles: minutes, longer ones, their revision and its outbox, and how they compare with the venues' own, each
+//! on its own account.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection};
 use tapeline_schemas::{Kind, partition_for, wire};
 use tapeline_stages::candle::{
-    Candles, DirtyStage, HOLD_MICROS, Longer, Minutes, Outgoing, Publish, Reviser, Settings, Tier,
-    publish_outbox,
+    Candles, Comparer, DirtyStage, FinalCandles, HOLD_MICROS, Longer, Minutes, Outgoing, Publish,
+    Reviser, Settings, Tell, Tier, publish_outbox,
 };
 use tapeline_stages::flow::{Limits, Topic};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ const OUTBOX_EVERY: Duration = Duration::from_millis(200);
 /// Pause after the outbox could not be emptied.
 const OUTBOX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Runs all four until `shutdown`; where one fails, all end.
+/// Runs all five until `shutdown`; where one fails, all end.
 pub(super) async fn run(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let mut database = migrate::connect(&context.config.database.url).await?;
     migrate::check(&mut database).await?;
@@ -38,13 +39,15 @@ pub(super) async fn run(context: &Context, shutdown: CancellationToken) -> Resul
     let mut longer = Box::pin(tier::<Longer>(context, "candles-longer", candles, stop.clone()));
     let mut reviser = Box::pin(revise(context, stop.clone()));
     let mut outbox = Box::pin(empty_outbox(context, stop.clone()));
+    let mut compared = Box::pin(compare(context, stop.clone()));
     let ended = tokio::join!(
         together(&mut minutes),
         together(&mut longer),
         together(&mut reviser),
-        together(&mut outbox)
+        together(&mut outbox),
+        together(&mut compared)
     );
-    ended.0.and(ended.1).and(ended.2).and(ended.3)
+    ended.0.and(ended.1).and(ended.2).and(ended.3).and(ended.4)
 }
 
 async fn tier<T: Tier>(
@@ -105,22 +108,54 @@ pub(crate) fn reviser_limits(context: &Context) -> Limits {
     }
 }
 
-/// Publishes revised candles.
-struct CandlePublisher {
+async fn compare(context: &Context, stop: CancellationToken) -> Result<()> {
+    let config = &context.config;
+    let pool = PgPoolOptions::new()
+        .max_connections(config.database.pool_size)
+        .connect(&config.database.url)
+        .await
+        .context("database of the comparison")?;
+    let topics = context.sink_topics([Kind::Candle, Kind::VenueCandle])?;
+    let raw_topic = Kind::VenueCandle.spec().raw_topic(context.prefix());
+    let tell = EventPublisher::new(context, Kind::Anomaly)?;
+    let comparer = Comparer::new(pool, &config.pipeline.id, topics.clone(), raw_topic, tell);
+    let limits = Limits {
+        batch_positions: 1_000,
+        batch_bytes: 1024 * 1024,
+        linger: Duration::from_millis(config.candles.linger_ms),
+    };
+    let lanes = vec![(FinalCandles::default(), comparer)];
+    host(context, "candles-compare", topics, limits, lanes, stop).await
+}
+
+/// Publishes events of one kind that were made beside the stream.
+struct EventPublisher {
     producer: Producer,
     topic: Topic,
     schema_id: u32,
 }
 
-impl Publish for CandlePublisher {
-    async fn publish(&mut self, candles: &[Outgoing]) -> Result<(), String> {
+impl EventPublisher {
+    fn new(context: &Context, kind: Kind) -> Result<EventPublisher> {
+        let schema_id = context.schema_ids.get(&kind).copied();
+        Ok(EventPublisher {
+            producer: Producer::new(&context.config.kafka)?,
+            topic: context.sink_topics([kind])?.remove(0),
+            schema_id: schema_id.with_context(|| format!("no schema id for {}", kind.name()))?,
+        })
+    }
+
+    async fn all<'e>(
+        &self,
+        events: impl Iterator<Item = (&'e str, &'e [u8])> + Send,
+    ) -> Result<(), String> {
         let delivery = Delivery::new();
         let mut value = Vec::new();
-        for candle in candles {
+        for (key, event) in events {
             value.clear();
             wire::put_header(self.schema_id, &mut value);
-            value.extend_from_slice(&candle.value);
-            let key = candle.key.as_bytes();
+            value.extend_from_slice(event);
+            let key = key.as_bytes();
             let partition = Some(partition_for(key, self.topic.partitions));
             self.producer
                 .send(&self.topic.name, partition, key, Some(&value), None, &delivery)
@@ -130,29 +165,30 @@ impl Publish for CandlePublisher {
     }
 }
 
-impl CandlePublisher {
-    fn new(context: &Context) -> Result<CandlePublisher> {
-        let schema_id = context.schema_ids.get(&Kind::Candle).copied();
-        Ok(CandlePublisher {
-            producer: Producer::new(&context.config.kafka)?,
-            topic: context.sink_topics([Kind::Candle])?.remove(0),
-            schema_id: schema_id.context("no schema id for candles")?,
-        })
-    }
-}
-
 /// Publishes what the outbox behind `connection` holds now.
 pub(crate) async fn publish_waiting(
     context: &Context,
     connection: &mut PgConnection,
 ) -> Result<()> {
-    let mut publisher = CandlePublisher::new(context)?;
+    let mut publisher = EventPublisher::new(context, Kind::Candle)?;
     while publish_outbox(connection, &mut publisher).await? > 0 {}
     Ok(())
 }
 
+impl Publish for EventPublisher {
+    async fn publish(&mut self, candles: &[Outgoing]) -> Result<(), String> {
+        self.all(candles.iter().map(|candle| (candle.key.as_str(), candle.value.as_slice()))).await
+    }
+}
+
+impl Tell for EventPublisher {
+    async fn tell(&mut self, anomalies: &[(String, Vec<u8>)]) -> Result<(), String> {
+        self.all(anomalies.iter().map(|(key, event)| (key.as_str(), event.as_slice()))).await
+    }
+}
+
 async fn empty_outbox(context: &Context, stop: CancellationToken) -> Result<()> {
-    let mut publisher = CandlePublisher::new(context)?;
+    let mut publisher = EventPublisher::new(context, Kind::Candle)?;
     let mut connection: Option<PgConnection> = None;
     while !stop.is_cancelled() {
         let pause = match publish_once(context, &mut connection, &mut publisher).await {
@@ -175,7 +211,7 @@ async fn empty_outbox(context: &Context, stop: CancellationToken) -> Result<()> 
 async fn publish_once(
     context: &Context,
     connection: &mut Option<PgConnection>,
-    publisher: &mut CandlePublisher,
+    publisher: &mut EventPublisher,
 ) -> Result<usize> {
     let connection = match connection {
         Some(connection) => connection,

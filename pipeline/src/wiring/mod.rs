@@ -69,6 +69,11 @@ impl Context {
             group(StageName::Candles, "candles", self.sink_topics([Kind::Trade])?),
             group(StageName::Candles, "candles-longer", self.sink_topics([Kind::Candle])?),
             group(StageName::Candles, "candles-reviser", vec![self.dirty_topic()?]),
+            group(
+                StageName::Candles,
+                "candles-compare",
+                self.sink_topics([Kind::Candle, Kind::VenueCandle])?,
+            ),
             group(StageName::Store, "store", self.sink_topics(STORED_KINDS)?),
             group(StageName::Cache, "cache", self.sink_topics(CACHED_KINDS)?),
         ])
@@ -129,7 +134,7 @@ pub(crate) fn validate_limits() -> Limits {
 }
 
 /// Kinds that the store takes.
-pub const STORED_KINDS: [Kind; 11] = [
+pub const STORED_KINDS: [Kind; 13] = [
     Kind::Trade,
     Kind::Ticker,
     Kind::Book,
@@ -141,6 +146,8 @@ pub const STORED_KINDS: [Kind; 11] = [
     Kind::Portfolio,
     Kind::Position,
     Kind::Order,
+    Kind::Option,
+    Kind::VenueCandle,
 ];
 
 async fn run_store(context: &Context, shutdown: CancellationToken) -> Result<()> {

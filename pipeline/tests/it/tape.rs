@@ -13,13 +13,16 @@ use tapeline::playback::{self, Recording, Speed};
 use tapeline::venue::StatsReport;
 use tapeline::venue::driver::{PlaybackClock, VenueConfig};
 use tapeline::wiring::{STORED_KINDS, StageName};
+use tapeline_schemas::Kind;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Pipeline, eventually};
+use crate::recorded::recorded_figures;
 
-const VENUES: [&str; 3] = ["BINANCE", "KRAKEN", "UPBIT"];
+pub(crate) const VENUES: [&str; 7] =
+    ["BINANCE", "BITHUMB", "COINBASE", "DERIBIT", "KRAKEN", "OKX", "UPBIT"];
 
-fn recordings() -> Option<PathBuf> {
+pub(crate) fn recordings() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/recordings");
     let dir = std::env::var_os("TAPELINE_RECORDINGS").map_or(beside, PathBuf::from);
     if dir.join("expected.json").is_file() {
@@ -55,58 +58,70 @@ async fn all_stored(pipeline: &Pipeline) -> bool {
     audit::accounted(&mut database, kafka, id, &topics).await.expect("audit").ok()
 }
 
-/// Price and amount of every recorded trade, as the venue wrote them, cut out of the text.
-fn trades_of_kraken(dir: &std::path::Path) -> Vec<(String, String)> {
-    let mut trades = Vec::new();
-    for entry in std::fs::read_dir(dir).expect("recordings") {
-        let path = entry.expect("entry").path();
-        let name = path.file_name().expect("name").to_string_lossy().into_owned();
-        if !name.starts_with("KRAKEN.ws.") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).expect("text");
-        for line in text.lines().filter(|line| line.contains(",\"trade\",")) {
-            let (_, frame) = line.split_once(": ").expect("time: frame");
-            let frame: serde_json::Value = serde_json::from_str(frame).expect("json");
-            for trade in frame[1].as_array().expect("trades") {
-                let text = |index: usize| trade[index].as_str().expect("text").to_owned();
-                trades.push((text(0), text(1)));
-            }
-        }
+/// What is stored of each kind, in the form of the recordings' figures.
+const STORED: [(&str, &str); 4] = [
+    (
+        "trade",
+        "select concat_ws(' ', trim_scale(price), trim_scale(amount)) from market_data_trades",
+    ),
+    (
+        "ticker",
+        "select concat_ws(' ', trim_scale(coalesce(bid_price, 0)), trim_scale(coalesce(ask_price, 0))) \
+         from market_data_ticker",
+    ),
+    (
+        "option",
+        "select concat_ws(' ', trim_scale(iv), trim_scale(delta), trim_scale(gamma), trim_scale(theta), \
+         trim_scale(vega), trim_scale(open_interest)) from option_data",
+    ),
+    (
+        "candle",
+        "select concat_ws(' ', trim_scale(open), trim_scale(high), trim_scale(low), trim_scale(close), \
+         trim_scale(volume), trim_scale(quote_volume)) from market_data_ohlcv",
+    ),
+];
+
+/// Every figure as the venue wrote it: trailing zeros are not kept, no other digit changes (invariant 10).
+async fn assert_digits(pipeline: &Pipeline, recording: &Recording) {
+    let mut database = pipeline.database().await;
+    let mut recorded = recorded_figures(recording);
+    for (kind, sql) in STORED {
+        let venue = recording.venue.as_str();
+        // Ours are made of trades; what is recorded are the venue's.
+        let own = if kind == "candle" { " and source = 'venue'" } else { "" };
+        let sql = format!("{sql} where exchange = '{venue}'{own}");
+        let mut stored: Vec<String> =
+            sqlx::query_scalar(&sql).fetch_all(&mut database).await.expect("rows");
+        let sent = recorded.remove(kind).unwrap_or_default();
+        let mut sent: Vec<String> = sent.into_iter().map(|(figures, _)| figures).collect();
+        stored.sort();
+        sent.sort();
+        assert_eq!(stored, sent, "{venue} {kind}, digit for digit as sent");
     }
-    trades.sort();
-    trades
 }
 
-async fn assert_digits(pipeline: &Pipeline, dir: &std::path::Path) {
-    let mut database = pipeline.database().await;
-    let sql = "select price::text, amount::text from market_data_trades where exchange = 'KRAKEN'";
-    let rows = sqlx::query(sql).fetch_all(&mut database).await.expect("trades");
-    // Trailing zeros are not kept, no other digit changes.
-    let trim = |text: String| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    };
-    let mut stored: Vec<(String, String)> = rows
-        .iter()
-        .map(|row| (trim(row.get::<String, _>(0)), trim(row.get::<String, _>(1))))
-        .collect();
-    let mut sent: Vec<_> = trades_of_kraken(dir)
-        .into_iter()
-        .map(|(price, amount)| (trim(price), trim(amount)))
-        .collect();
-    stored.sort();
-    sent.sort();
-    assert_eq!(stored, sent, "digit for digit as sent");
+/// What the venues list is in the table of instruments, with what is traded (T12).
+async fn assert_instruments(pipeline: &Pipeline) {
+    let venues = "select count(distinct exchange) from instruments";
+    assert_eq!(pipeline.count(venues).await, VENUES.len() as i64);
+    let strangers = "select count(*) from (select exchange, symbol from market_data_trades \
+        union select exchange, symbol from option_data) e \
+        where not exists (select from instruments i where (i.exchange, i.symbol) = (e.exchange, e.symbol))";
+    assert_eq!(pipeline.count(strangers).await, 0, "every event joins to its instrument");
+    let terms = "select count(*) from option_data o join instruments i using (exchange, symbol) \
+        where (o.strike_price, o.expiry_date, o.option_type) \
+            is distinct from (i.strike_price, i.expiry_date, i.option_type)";
+    assert_eq!(pipeline.count(terms).await, 0, "an option's terms are its instrument's");
 }
 
 async fn assert_redis(pipeline: &Pipeline) {
     let client = redis::Client::open(pipeline.context.config.redis.url.as_str()).expect("url");
     let mut cache = client.get_multiplexed_async_connection().await.expect("redis");
     let mut database = pipeline.database().await;
-    // The newest stored ticker of each symbol is what Redis shows.
+    // The newest stored ticker of each symbol is what Redis shows, except one that was flagged for its time.
     let newest = "select distinct on (exchange, symbol) exchange, symbol, bid_price::text, ask_price::text \
-         from market_data_ticker order by exchange, symbol, origin desc";
+         from market_data_ticker where receive_time - time <= interval '60 seconds' \
+         order by exchange, symbol, time desc, origin desc";
     let rows = sqlx::query(newest).fetch_all(&mut database).await.expect("tickers");
     assert!(!rows.is_empty());
     for row in rows {
@@ -139,25 +154,47 @@ async fn recorded_traffic_arrives_whole_in_timescaledb_and_redis_digit_for_digit
     let expected: serde_json::Value = serde_json::from_str(&expected).expect("json");
     for venue in VENUES {
         let count = |what: &str| expected[venue][what].as_i64().unwrap_or(0);
-        for (table, what) in [("market_data_trades", "trade"), ("market_data_ticker", "ticker")] {
+        let recording = Recording::read(&dir, venue).expect("recording");
+        let settings = recording.settings();
+        // Every recorded ticker of a venue with options is of an option.
+        let options = if settings.channels.contains(&Kind::Option) { count("ticker") } else { 0 };
+        for (table, rows) in [
+            ("market_data_trades", count("trade")),
+            ("market_data_ticker", count("ticker")),
+            ("option_data", options),
+        ] {
             let sql = format!("select count(*) from {table} where exchange = '{venue}'");
-            assert_eq!(pipeline.count(&sql).await, count(what), "{venue} {what}");
+            assert_eq!(pipeline.count(&sql).await, rows, "{venue} {table}");
         }
+        let sql = format!(
+            "select count(*) from market_data_ohlcv where source = 'venue' and exchange = '{venue}'"
+        );
+        assert_eq!(pipeline.count(&sql).await, count("candle"), "{venue} candles");
         // Every applied snapshot and delta is an update; what is stored are the periodic tops.
         let books = reports[venue].books;
         assert_eq!(books.updates_applied as i64, count("book_updates"), "{venue} book updates");
-        assert_eq!(books.checksums_failed, 0);
+        let broken = (books.checksums_failed, books.resyncs, reports[venue].gaps_opened);
+        assert_eq!(broken, (0, 0, 0), "{venue}");
         let sql = format!("select count(*) from market_data_orderbook where exchange = '{venue}'");
         assert_eq!(pipeline.count(&sql).await, books.tops as i64, "{venue} book snapshots");
+        let verified = match venue {
+            "OKX" => books.updates_applied,
+            "KRAKEN" => books.updates_applied - settings.symbols.len() as u64,
+            _ => 0,
+        };
+        assert_eq!(books.checksums_verified, verified, "{venue}: every checksum");
+        assert_digits(&pipeline, &recording).await;
     }
-    assert_eq!(reports["KRAKEN"].books.checksums_verified, 4269, "every Kraken update is verified");
-    assert_digits(&pipeline, &dir).await;
+    let strange = "select count(*) from market_data_trades where exchange = 'BITHUMB' \
+        and receive_time - time not between interval '-5 seconds' and interval '5 seconds'";
+    assert_eq!(pipeline.count(strange).await, 0, "Bithumb's times are in UTC");
+    assert_instruments(&pipeline).await;
     assert_redis(&pipeline).await;
     let wrong = "select count(*) from market_data_ohlcv c cross join lateral \
         (select sum(amount) as volume, count(*) as trades from market_data_trades t \
         where t.exchange = c.exchange and t.symbol = c.symbol and t.time >= c.time and t.time < c.close_time) t \
-        where timeframe = '1m' and final and (c.volume, c.trades_count) is distinct from (t.volume, t.trades)";
-    let candles = "select count(*) from market_data_ohlcv where timeframe = '1d' and final";
+        where timeframe = '1m' and source = 'tapeline' and final and (c.volume, c.trades_count) is distinct from (t.volume, t.trades)";
+    let candles = "select count(*) from market_data_ohlcv where timeframe = '1d' and source = 'tapeline' and final";
     eventually("days are closed by the end of the tapes", || async {
         pipeline.count(candles).await > 0
     })

@@ -6,8 +6,19 @@ use tapeline_schemas::{BookAction, Control, GapState, Kind, Level, Micros, Money
 use crate::common::{Collector, Published, books};
 use crate::pure::{settle, small};
 
-fn money(text: &str) -> Money {
+pub(crate) fn money(text: &str) -> Money {
     text.parse().unwrap()
+}
+
+/// State, start and cause of every hole of a book that was recorded.
+pub(crate) fn gaps(all: &[Published]) -> Vec<(&'static str, i64, &str)> {
+    let gap = |published| match published {
+        &Published::Control(_, Control::Gap(ref gap)) => {
+            Some((gap.state.name(), gap.from.0, gap.cause.as_str()))
+        }
+        _ => None,
+    };
+    all.iter().filter_map(gap).collect()
 }
 
 fn delta(first: i64, last: i64, price: &str) -> String {
@@ -49,7 +60,8 @@ fn binance_deltas_wait_for_the_snapshot_and_join_it_where_it_ends() {
     assert_eq!(deltas[0].venue_time, Micros(1_500_000));
     let report = stats.report();
     assert_eq!((report.books.updates_applied, report.books.updates_stale), (3, 1));
-    assert_eq!(report.gaps_opened, 0);
+    // The snapshot that was too old, from the first delta that it did not reach.
+    assert_eq!(gaps(&all), [("opened", 99, "stale"), ("ended", 99, "stale")]);
 }
 
 #[test]
@@ -67,6 +79,10 @@ fn binance_keeps_a_bounded_number_of_deltas_without_a_snapshot_and_asks_for_a_ne
     assert_eq!(apply(9_999), SnapshotOutcome::TooOld);
     assert_eq!(apply(10_000), SnapshotOutcome::Applied);
     assert_eq!(stats.report().books.updates_applied, 2);
+    let collector = Collector::default();
+    settle(&mut out, &collector);
+    let all = collector.take();
+    assert_eq!(gaps(&all), [("opened", 1, "overflow"), ("ended", 1, "overflow")]);
 }
 
 #[test]
@@ -275,5 +291,6 @@ fn top_records_keep_their_pace_and_are_never_shown_crossed() {
         books(&all, BookAction::Top).iter().map(|b| (b.receive_time, b.asks[0].price)).collect();
     let at = |time, price| (Micros(time), money(price));
     assert_eq!(tops, [at(0, "2"), at(second + 5, "4"), at(3 * second, "5")]);
+    assert_eq!(books(&all, BookAction::Top)[2].bids[0].price, money("1"));
     assert_eq!(stats.report().books.updates_applied, 5);
 }

@@ -75,13 +75,7 @@ impl Stage for Cache {
                 out.offer_parts(&parts, input.kind, stamp, payload);
                 event.open_time
             }
-            Kind::Trade | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
-                return Ok(Outcome::NotStored);
-            }
-            // Account data goes to the database first (R2).
-            Kind::Flow | Kind::Prediction | Kind::Portfolio | Kind::Position | Kind::Order => {
-                return Ok(Outcome::NotStored);
-            }
+            _ => return Ok(Outcome::NotStored),
         };
         self.event_time = Some(time);
         Ok(Outcome::Taken)

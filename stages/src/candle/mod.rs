@@ -5,6 +5,7 @@
 //! the longer ones. What comes too late for either becomes a [`Dirty`] record, and the
 //! [`Reviser`] computes that candle again from what is stored (invariant 7).
 
+mod compare;
 mod dirty;
 mod fold;
 mod holes;
@@ -17,6 +18,7 @@ mod stored;
 mod tier;
 mod window;
 
+pub use compare::{Comparer, DIFFERS, FinalCandles, Tell, Windows};
 pub use dirty::Dirty;
 pub use fold::{Bar, Place, RANGE, Version};
 pub use judge::{Judged, judge_day};

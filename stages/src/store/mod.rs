@@ -8,8 +8,8 @@ mod table;
 mod tuple;
 
 use tapeline_schemas::{
-    Anomaly, Book, BookAction, Candle, CodecError, Flags, Flow, Gap, Kind, Micros, Order,
-    Portfolio, Position, Prediction, Record as _, Ticker, Trade, headers,
+    Anomaly, Book, BookAction, Candle, CodecError, Flags, Flow, Gap, Kind, Micros, OptionData,
+    Order, Portfolio, Position, Prediction, Record as _, Ticker, Trade, headers,
 };
 
 use crate::decode::{Decoders, reason};
@@ -89,7 +89,15 @@ impl Stage for Store {
             }
             Kind::Candle => {
                 let event = Candle::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ohlcv, record, |to| rows::candle(&event, to))
+                out.push(Table::Ohlcv, record, |to| rows::candle(&event, None, to))
+            }
+            Kind::VenueCandle => {
+                let event = Candle::decode(payload).map_err(undecodable)?;
+                out.push(Table::Ohlcv, record, |to| rows::candle(&event, Some(origin), to))
+            }
+            Kind::Option => {
+                let event = OptionData::decode(payload).map_err(undecodable)?;
+                out.push(Table::OptionData, record, |to| rows::option(&event, origin, to))
             }
             Kind::Anomaly => {
                 let event = Anomaly::decode(payload).map_err(undecodable)?;

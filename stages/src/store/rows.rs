@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tapeline_schemas::{Anomaly, Book, Candle, Gap, Level, Micros, Ticker, Trade};
+use tapeline_schemas::{Anomaly, Book, Candle, Gap, Level, Micros, OptionData, Ticker, Trade};
 
 use super::table::Table;
 use super::tuple::{Tuple, postgres_micros};
@@ -109,7 +109,8 @@ pub(crate) fn put_levels(levels: &[Level], json: &mut dyn Write) -> std::fmt::Re
     json.write_char(']')
 }
 
-pub(super) fn candle(event: &Candle<'_>, out: &mut Vec<u8>) -> Written {
+/// Candles of ours have no origin: they come from many raw records.
+pub(super) fn candle(event: &Candle<'_>, origin: Option<Origin>, out: &mut Vec<u8>) -> Written {
     let (time, close_time) = (moment(event.open_time)?, moment(event.close_time)?);
     let receive_time = moment(event.receive_time)?;
     let mut tuple = begin(Table::Ohlcv, out);
@@ -127,7 +128,45 @@ pub(super) fn candle(event: &Candle<'_>, out: &mut Vec<u8>) -> Written {
     tuple.integer(event.revision);
     tuple.bigint(close_time);
     tuple.bigint(receive_time);
+    match origin {
+        Some(origin) => put_origin(&mut tuple, origin),
+        None => (0..2).for_each(|_| tuple.null()),
+    }
     Ok((event.open_time, group(&event.exchange, &event.symbol)))
+}
+
+pub(super) fn option(event: &OptionData<'_>, origin: Origin, out: &mut Vec<u8>) -> Written {
+    let (time, receive_time) = (moment(event.venue_time)?, moment(event.receive_time)?);
+    let expiry = moment(event.expiry)?;
+    let mut tuple = begin(Table::OptionData, out);
+    tuple.bigint(time);
+    tuple.text(&event.exchange);
+    tuple.text(&event.symbol);
+    put_event_id(&mut tuple, event.event_id.as_deref(), origin);
+    tuple.text(&event.underlying);
+    tuple.money(event.strike);
+    tuple.bigint(expiry);
+    tuple.text(event.option_type.name());
+    for value in [
+        event.iv,
+        event.delta,
+        event.gamma,
+        event.theta,
+        event.vega,
+        event.rho,
+        event.bid_iv,
+        event.ask_iv,
+        event.mark_price,
+        event.underlying_price,
+        event.index_price,
+        event.interest_rate,
+        event.open_interest,
+    ] {
+        tuple.money_or_null(value);
+    }
+    tuple.bigint(receive_time);
+    put_origin(&mut tuple, origin);
+    Ok((event.venue_time, group(&event.exchange, &event.symbol)))
 }
 
 pub(super) fn anomaly(event: &Anomaly<'_>, out: &mut Vec<u8>) -> Written {

@@ -29,6 +29,8 @@ pub enum Table {
     PositionHistory,
     /// `orders`
     Orders,
+    /// `option_data`
+    OptionData,
 }
 
 /// How a table takes a row whose key is there already.
@@ -60,7 +62,7 @@ pub(crate) struct Spec {
 
 impl Table {
     /// Every table, in the order of writing.
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::Trades,
         Table::Ticker,
         Table::Orderbook,
@@ -73,6 +75,7 @@ impl Table {
         Table::Positions,
         Table::PositionHistory,
         Table::Orders,
+        Table::OptionData,
     ];
 
     /// Its name in the database.
@@ -105,7 +108,7 @@ impl Table {
     }
 }
 
-static SPECS: [Spec; 12] = [
+static SPECS: [Spec; 13] = [
     Spec {
         name: "market_data_trades",
         columns: &[
@@ -219,6 +222,8 @@ static SPECS: [Spec; 12] = [
             "revision",
             "close_time",
             "receive_time",
+            "origin_partition",
+            "origin",
         ],
         key: &["exchange", "symbol", "timeframe", "source", "time"],
         identity: &[],
@@ -255,6 +260,41 @@ static SPECS: [Spec; 12] = [
     pushed::POSITIONS,
     pushed::POSITION_HISTORY,
     pushed::ORDERS,
+    Spec {
+        name: "option_data",
+        columns: &[
+            "time",
+            "exchange",
+            "symbol",
+            "event_id",
+            "underlying",
+            "strike_price",
+            "expiry_date",
+            "option_type",
+            "iv",
+            "delta",
+            "gamma",
+            "theta",
+            "vega",
+            "rho",
+            "bid_iv",
+            "ask_iv",
+            "mark_price",
+            "underlying_price",
+            "index_price",
+            "interest_rate",
+            "open_interest",
+            "receive_time",
+            "origin_partition",
+            "origin",
+        ],
+        key: &["exchange", "symbol", "time", "event_id"],
+        identity: &["origin_partition", "origin"],
+        content: &["iv", "delta", "gamma", "theta", "vega", "mark_price", "open_interest"],
+        time: "time",
+        rule: Rule::First,
+        height: "",
+    },
 ];
 
 #[cfg(test)]

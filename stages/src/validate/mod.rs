@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use tapeline_schemas::{
-    Anomaly, Book, Control, Flag, Flags, Flow, Gap, GapChange, Kind, Micros, Order, Portfolio,
-    Position, Prediction, Record as _, Ticker, Trade, encode, headers,
+    Anomaly, Book, Candle, Control, Flag, Flags, Flow, Gap, GapChange, Kind, Micros, OptionData,
+    Order, Portfolio, Position, Prediction, Record as _, Ticker, Trade, encode, headers,
 };
 
 use self::memory::{Judgement, SymbolMemory};
@@ -110,6 +110,18 @@ impl Validate {
             ),
             Kind::Order => {
                 pushed::judge::<Order<'_>>(payload, record, partitions, symbols, content, settings)
+            }
+            Kind::Option => {
+                let option = OptionData::decode(payload).map_err(decoded)?;
+                rules::option(&option, settings)?;
+                rules::routing(record, &option.exchange, &option.symbol, partitions)?;
+                Ok(judge_option(option, remembered(symbols, record), content, settings))
+            }
+            Kind::VenueCandle => {
+                let candle = Candle::decode(payload).map_err(decoded)?;
+                rules::venue_candle(&candle)?;
+                rules::routing(record, &candle.exchange, &candle.symbol, partitions)?;
+                Ok(judge_candle(candle, remembered(symbols, record), content, settings))
             }
             Kind::Candle | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
                 Err(Reject::new("kind", format!("{} has no raw topic", kind.name())).into())
@@ -283,6 +295,44 @@ fn pardon(judgement: &mut Judgement, record: &Record<'_>) {
     if judgement.flags.is_repeat() && record.headers.text(headers::RETRY_OF).is_some() {
         *judgement = Judgement::default();
     }
+}
+
+fn judge_option(
+    mut option: OptionData<'_>,
+    memory: &mut SymbolMemory,
+    content: &mut Vec<u8>,
+    settings: &Settings,
+) -> Verdict {
+    let (venue_time, receive_time) = (option.venue_time, option.receive_time);
+    let mut judgement = Judgement::default();
+    if let Some(id) = option.event_id.clone() {
+        option.receive_time = Micros(0);
+        content.clear();
+        tapeline_schemas::Field::put(&option, content);
+        memory.identity(id.as_bytes(), content, settings, &mut judgement);
+    }
+    if !judgement.flags.is_repeat() {
+        memory.time(venue_time, receive_time, settings, &mut judgement);
+    }
+    Verdict { judgement, venue_time, receive_time }
+}
+
+/// A venue says the same window again and again while it is open, so a candle is itself by window and version.
+fn judge_candle(
+    mut candle: Candle<'_>,
+    memory: &mut SymbolMemory,
+    content: &mut Vec<u8>,
+    settings: &Settings,
+) -> Verdict {
+    let (venue_time, receive_time) = (candle.open_time, candle.receive_time);
+    let mut judgement = Judgement::default();
+    let Candle { timeframe, is_final, revision, .. } = &candle;
+    let id = format!("{timeframe}/{}/{is_final}/{revision}", venue_time.0);
+    candle.receive_time = Micros(0);
+    content.clear();
+    tapeline_schemas::Field::put(&candle, content);
+    memory.identity(id.as_bytes(), content, settings, &mut judgement);
+    Verdict { judgement, venue_time, receive_time }
 }
 
 fn spread(

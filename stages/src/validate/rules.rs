@@ -1,7 +1,8 @@
 //! Rules that need no memory: what breaks them goes to quarantine (invariant 4).
 
 use tapeline_schemas::{
-    Book, BookAction, Control, Level, Micros, Money, Ticker, Trade, partition_for,
+    Book, BookAction, Candle, CandleSource, Control, Level, Micros, Money, OptionData, Ticker,
+    Timeframe, Trade, Wide, partition_for,
 };
 
 use super::Settings;
@@ -78,12 +79,16 @@ pub(super) fn names(exchange: &str, symbol: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-pub(super) fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reject> {
-    for (what, time) in [("venue_time", venue), ("receive_time", receive)] {
-        if !TIME_RANGE.contains(&time) {
-            return Err(range(what, time.0, "microseconds of the years 1990 to 2199"));
-        }
+fn of_a_market(what: &str, time: Micros) -> Result<(), Reject> {
+    if !TIME_RANGE.contains(&time) {
+        return Err(range(what, time.0, "microseconds of the years 1990 to 2199"));
     }
+    Ok(())
+}
+
+pub(super) fn times(venue: Micros, receive: Micros, settings: &Settings) -> Result<(), Reject> {
+    of_a_market("venue_time", venue)?;
+    of_a_market("receive_time", receive)?;
     if venue.since(receive) > settings.reject_ahead.as_micros() as i64 {
         return Err(range(
             "venue_time",
@@ -165,6 +170,62 @@ pub(super) fn book(book: &Book<'_>, settings: &Settings) -> Result<(), Reject> {
     levels("bids", &book.bids, delta, |better, worse| better > worse)?;
     levels("asks", &book.asks, delta, |better, worse| better < worse)?;
     times(book.venue_time, book.receive_time, settings)
+}
+
+pub(super) fn option(option: &OptionData<'_>, settings: &Settings) -> Result<(), Reject> {
+    names(&option.exchange, &option.symbol)?;
+    text("underlying", &option.underlying)?;
+    if let Some(id) = &option.event_id {
+        text("event_id", id)?;
+    }
+    positive("strike", option.strike)?;
+    of_a_market("expiry", option.expiry)?;
+    for (what, value) in [
+        ("mark_price", option.mark_price),
+        ("underlying_price", option.underlying_price),
+        ("index_price", option.index_price),
+        ("iv", option.iv),
+        ("bid_iv", option.bid_iv),
+        ("ask_iv", option.ask_iv),
+        ("open_interest", option.open_interest),
+    ] {
+        not_negative(what, value)?;
+    }
+    times(option.venue_time, option.receive_time, settings)
+}
+
+/// A candle of a venue; one that says to be ours would take the place of one that is.
+pub(super) fn venue_candle(candle: &Candle<'_>) -> Result<(), Reject> {
+    names(&candle.exchange, &candle.symbol)?;
+    if candle.source != CandleSource::Venue {
+        return Err(range("source", candle.source.name(), "venue"));
+    }
+    let frame: Timeframe =
+        candle.timeframe.parse().map_err(|error: String| Reject::new("range", error))?;
+    of_a_market("open_time", candle.open_time)?;
+    of_a_market("receive_time", candle.receive_time)?;
+    let (open, close) = (candle.open_time, candle.close_time);
+    if frame.start(open) != open || frame.end(open) != close {
+        let window = format!("{} to {}", open.0, close.0);
+        return Err(range("window", window, &format!("a whole window of {frame}")));
+    }
+    for (what, value) in
+        [("open", candle.open), ("high", candle.high), ("low", candle.low), ("close", candle.close)]
+    {
+        positive(what, value)?;
+        if value < candle.low || value > candle.high {
+            return Err(range(what, value, &format!("{} to {}", candle.low, candle.high)));
+        }
+    }
+    not_negative("volume", Some(candle.volume))?;
+    if candle.quote_volume.mantissa() < Wide::ZERO.mantissa() {
+        return Err(range("quote_volume", candle.quote_volume, "0 or more"));
+    }
+    if candle.trades_count < 0 || candle.revision < 0 {
+        let counts = format!("{} and {}", candle.trades_count, candle.revision);
+        return Err(range("trades_count and revision", counts, "0 or more"));
+    }
+    Ok(())
 }
 
 fn levels(

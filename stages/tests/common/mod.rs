@@ -97,13 +97,15 @@ impl Drop for Database {
 }
 
 /// Topics as the tests count them.
-pub const TOPICS: [(Kind, &str); 6] = [
+pub const TOPICS: [(Kind, &str); 8] = [
     (Kind::Trade, "md.trade"),
     (Kind::Ticker, "md.ticker"),
     (Kind::Book, "md.book"),
     (Kind::Candle, "md.candle"),
     (Kind::Anomaly, "md.anomaly"),
     (Kind::Gap, "md.gap"),
+    (Kind::Option, "md.option"),
+    (Kind::VenueCandle, "md.venue_candle"),
 ];
 
 pub fn at(kind: Kind, partition: i32) -> TopicPartition {

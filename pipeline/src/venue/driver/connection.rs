@@ -124,6 +124,9 @@ impl Link {
                         return Err(ConnectionError::Silent(self.keepalive.silence));
                     }
                     socket.send(Message::Ping(Bytes::new())).await?;
+                    if let Some(text) = self.keepalive.text {
+                        socket.send(Message::text(text)).await?;
+                    }
                     continue;
                 }
             };

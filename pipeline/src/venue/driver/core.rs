@@ -1,7 +1,7 @@
 //! The driver's core: takes what connections and REST requests bring, one at a time, and publishes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tapeline_schemas::{Control, Kind, Micros};
 use tokio::sync::mpsc;
@@ -27,6 +27,10 @@ struct Pending {
     attempts: u32,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(super) struct Core<P> {
     config: VenueConfig,
     connector: Box<dyn Connector>,
@@ -38,6 +42,8 @@ pub(super) struct Core<P> {
     events: mpsc::Sender<Event>,
     rest: Arc<Rest>,
     requests: JoinSet<()>,
+    /// Feeds that are about to start anew, by connection and last message.
+    resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
     reaches: Vec<Reach>,
     pending: HashMap<String, Pending>,
     generation: u64,
@@ -75,6 +81,7 @@ impl<P: Publisher> Core<P> {
             events,
             rest: Arc::new(rest),
             requests: JoinSet::new(),
+            resubscribing: Arc::default(),
             pending: HashMap::new(),
             generation: 0,
             complete: BTreeMap::new(),
@@ -249,12 +256,22 @@ impl<P: Publisher> Core<P> {
     }
 
     /// The core itself never waits: a connection that waits for us to take its frames must not be waited
-    /// for. The budget keeps a book that is wrong again and again from hammering the venue.
+    /// for. The budget keeps a book that is wrong again and again from hammering the venue, and what waits for it
+    /// already is not asked for twice, so that a venue that talks nonsense fills no memory (invariant 8).
     fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
-        let Some(outbox) = self.outboxes.get(connection).cloned() else { return };
-        let rest = Arc::clone(&self.rest);
+        let (Some(outbox), Some(last)) =
+            (self.outboxes.get(connection).cloned(), texts.last().cloned())
+        else {
+            return;
+        };
+        let (rest, waiting) = (Arc::clone(&self.rest), Arc::clone(&self.resubscribing));
+        let feed = (connection, last);
+        if !lock(&waiting).insert(feed.clone()) {
+            return;
+        }
         self.requests.spawn(async move {
             rest.allowed().await;
+            lock(&waiting).remove(&feed);
             for text in texts {
                 // The connection may have ended meanwhile.
                 let _ = outbox.send(text).await;

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 mod backoff;
 mod clock;
@@ -20,6 +20,7 @@ mod connection;
 mod core;
 mod coverage;
 mod rest;
+mod symbols;
 
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
 pub use connection::END_OF_RECORDING;
@@ -29,8 +30,8 @@ use self::connection::Link;
 use self::core::Core;
 use self::rest::Rest;
 use super::{
-    Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, UnknownSymbol,
-    VenueSpec, VenueStats, venue,
+    Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, SymbolTable,
+    UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
 };
 
 /// Events between connections and the core. Frames are at most 16 MiB, books of a few hundred KiB the largest seen.
@@ -88,7 +89,7 @@ impl VenueConfig {
 #[derive(Debug, Error)]
 pub enum DriverError {
     /// There is no connector of this name.
-    #[error("unknown venue `{0}`, expected one of BINANCE, KRAKEN, UPBIT")]
+    #[error("unknown venue `{0}`, expected one of {names}", names = venue_names())]
     UnknownVenue(String),
     /// Without symbols or channels there is nothing to do.
     #[error("no symbols or no channels of {0} are configured")]
@@ -141,7 +142,7 @@ pub async fn run<P: Publisher>(
     let configured = cancel.run_until_cancelled(configure(connector.as_mut(), &rest)).await;
     match configured {
         None => return Ok(stats.report()),
-        Some(result) => result?,
+        Some(table) => publisher.listed(connector.venue(), table?),
     }
     let (events, inbox) = mpsc::channel(EVENTS);
     let mut tasks = JoinSet::new();
@@ -173,24 +174,19 @@ pub async fn run<P: Publisher>(
     Ok(stats.report())
 }
 
-/// Gets the table of symbols, for as long as the failure may pass, and fixes the subscriptions.
-async fn configure(connector: &mut dyn Connector, rest: &Rest) -> Result<(), DriverError> {
-    let venue = connector.venue();
-    let mut failures = 0;
-    let body = loop {
-        match rest.get(connector.symbols_request()).await {
-            Ok(answer) => break answer.body,
-            Err(error) if error.transient() => {
-                failures += 1;
-                warn!(venue, %error, "cannot get the symbols, trying again");
-                tokio::time::sleep(backoff::wait(failures)).await;
-            }
-            Err(source) => return Err(DriverError::Symbols { venue, source }),
-        }
-    };
-    let table = connector
-        .decode_symbols(&body)
-        .map_err(|source| DriverError::SymbolTable { venue, source })?;
+/// Gets the table of symbols and fixes the subscriptions.
+async fn configure(connector: &mut dyn Connector, rest: &Rest) -> Result<SymbolTable, DriverError> {
+    let table = symbols::fetch(connector, rest).await?;
     connector.configure(&table)?;
-    Ok(())
+    Ok(table)
+}
+
+/// All that a venue lists; of a table in several parts those that it gives, if it gives any.
+pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
+    // With two providers compiled in, rustls chooses none; an earlier choice is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
+    let rest = Rest::new(&config.rest_url, connector.budget())
+        .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
+    symbols::fetch_what_there_is(connector.as_mut(), &rest).await
 }

@@ -6,30 +6,8 @@ use tapeline_schemas::{Micros, Side, Trade};
 
 use super::VENUE;
 use crate::venue::json::{Text, money, seconds};
+use crate::venue::trade_order::Ordinals;
 use crate::venue::{DecodeError, Output};
-
-/// Trades of one symbol at its newest time, to tell equal ones apart.
-#[derive(Debug, Default)]
-pub(super) struct Ordinals {
-    time: Micros,
-    seen: Vec<(String, u32)>,
-}
-
-impl Ordinals {
-    /// The number of trades like this one that came before at the same time.
-    fn next(&mut self, time: Micros, id: &str) -> u32 {
-        if self.time != time {
-            self.time = time;
-            self.seen.clear();
-        }
-        if let Some((_, count)) = self.seen.iter_mut().find(|(seen, _)| seen == id) {
-            *count += 1;
-            return *count;
-        }
-        self.seen.push((id.to_owned(), 0));
-        0
-    }
-}
 
 /// Reads one trade: price, amount, time, side, order type and something unspecified.
 pub(super) fn trade(

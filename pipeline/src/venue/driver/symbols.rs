@@ -1,0 +1,66 @@
+//! A venue's table of symbols, by REST.
+
+use tracing::warn;
+
+use super::rest::Rest;
+use super::{DriverError, backoff};
+use crate::venue::{Connector, SymbolTable};
+
+/// Gets every part of the table, each for as long as its failure may pass.
+pub(super) async fn fetch(
+    connector: &mut dyn Connector,
+    rest: &Rest,
+) -> Result<SymbolTable, DriverError> {
+    let mut table = SymbolTable::new();
+    for request in connector.symbols_requests() {
+        part(connector, rest, &request, &mut table).await?;
+    }
+    Ok(table)
+}
+
+/// Gets the parts that the venue gives; an error only where it gives none.
+pub(super) async fn fetch_what_there_is(
+    connector: &mut dyn Connector,
+    rest: &Rest,
+) -> Result<SymbolTable, DriverError> {
+    let mut table = SymbolTable::new();
+    let mut failed = None;
+    for request in connector.symbols_requests() {
+        if let Err(error) = part(connector, rest, &request, &mut table).await {
+            warn!(venue = connector.venue(), request, %error, "a part of the symbols is left out");
+            failed.get_or_insert(error);
+        }
+    }
+    match failed {
+        Some(error) if table.is_empty() => Err(error),
+        _ => Ok(table),
+    }
+}
+
+async fn part(
+    connector: &mut dyn Connector,
+    rest: &Rest,
+    request: &str,
+    table: &mut SymbolTable,
+) -> Result<(), DriverError> {
+    let venue = connector.venue();
+    let body = get(venue, rest, request).await?;
+    connector
+        .decode_symbols(request, &body, table)
+        .map_err(|source| DriverError::SymbolTable { venue, source })
+}
+
+async fn get(venue: &'static str, rest: &Rest, request: &str) -> Result<Vec<u8>, DriverError> {
+    let mut failures = 0;
+    loop {
+        match rest.get(request).await {
+            Ok(answer) => return Ok(answer.body),
+            Err(error) if error.transient() => {
+                failures += 1;
+                warn!(venue, %error, "cannot get the symbols, trying again");
+                tokio::time::sleep(backoff::wait(failures)).await;
+            }
+            Err(source) => return Err(DriverError::Symbols { venue, source }),
+        }
+    }
+}
