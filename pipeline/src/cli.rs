@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod life;
 mod serve;
 
 use std::path::PathBuf;
@@ -60,6 +61,22 @@ pub enum Command {
         #[command(subcommand)]
         action: TopicsAction,
     },
+    /// Days of the database as Parquet in an object store.
+    Archive {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: life::ArchiveAction,
+    },
+    /// Bring archived rows back into their table, or write them to a file.
+    Restore(life::RestoreArgs),
+    /// Compress, archive and drop what is old.
+    Lifecycle {
+        /// What to do.
+        #[command(subcommand)]
+        action: life::LifecycleAction,
+    },
+    /// Rows of a time range, from the table and from the archive.
+    Query(life::QueryArgs),
     /// Migrations of the database.
     Migrate {
         /// What to do with them.
@@ -147,6 +164,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
             }
         }
         Command::Migrate { action } => return migrations(&config, &action).await,
+        Command::Archive { action } => return life::archive(&config, action).await,
+        Command::Restore(args) => life::restore(&config, args).await?,
+        Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
+        Command::Query(args) => life::query(&config, args).await?,
         Command::Check(args) => return check::run(config, &args).await,
         Command::Config { action: ConfigAction::Show } => {
             println!("{}", serde_json::to_string_pretty(&config.redacted())?);

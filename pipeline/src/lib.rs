@@ -1,11 +1,13 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
+pub mod archive;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod demo;
 pub mod kafka;
+pub mod lifecycle;
 pub mod migrate;
 pub mod playback;
 pub mod registry;
