@@ -153,9 +153,12 @@ fn append_texts(name: &str, field: &[u8], builder: &mut ListBuilder<StringBuilde
     ensure!(dimensions <= 1, "column {name} holds an array of {dimensions} dimensions");
     let (mut at, count) = (20, if dimensions == 0 { 0 } else { length });
     for _ in 0..count {
-        let length = number(at).map(i32::from_be_bytes).and_then(|length| usize::try_from(length).ok());
+        let length =
+            number(at).map(i32::from_be_bytes).and_then(|length| usize::try_from(length).ok());
         let text = length.and_then(|length| field.get(at + 4..at + 4 + length));
-        let Some(text) = text else { bail!("column {name} holds an array with nulls, or a broken one") };
+        let Some(text) = text else {
+            bail!("column {name} holds an array with nulls, or a broken one")
+        };
         builder.values().append_value(std::str::from_utf8(text)?);
         at += 4 + text.len();
     }
@@ -172,7 +175,8 @@ pub(super) struct BatchBuilder {
 
 impl BatchBuilder {
     pub(super) fn new(columns: &[Column], schema: SchemaRef) -> Result<BatchBuilder> {
-        let builders = columns.iter().map(|column| Builder::new(column.kind)).collect::<Result<_>>()?;
+        let builders =
+            columns.iter().map(|column| Builder::new(column.kind)).collect::<Result<_>>()?;
         Ok(BatchBuilder { schema, builders, rows: 0 })
     }
 
@@ -230,9 +234,15 @@ fn put_field(column: &Column, array: &ArrayRef, row: usize, out: &mut Vec<u8>) -
     match column.kind {
         ColumnType::Text => put_bytes(array.as_string::<i32>().value(row).as_bytes(), out),
         ColumnType::Boolean => put_bytes(&[u8::from(array.as_boolean().value(row))], out),
-        ColumnType::Smallint => put_bytes(&array.as_primitive::<Int16Type>().value(row).to_be_bytes(), out),
-        ColumnType::Integer => put_bytes(&array.as_primitive::<Int32Type>().value(row).to_be_bytes(), out),
-        ColumnType::Bigint => put_bytes(&array.as_primitive::<Int64Type>().value(row).to_be_bytes(), out),
+        ColumnType::Smallint => {
+            put_bytes(&array.as_primitive::<Int16Type>().value(row).to_be_bytes(), out)
+        }
+        ColumnType::Integer => {
+            put_bytes(&array.as_primitive::<Int32Type>().value(row).to_be_bytes(), out)
+        }
+        ColumnType::Bigint => {
+            put_bytes(&array.as_primitive::<Int64Type>().value(row).to_be_bytes(), out)
+        }
         ColumnType::Timestamp => {
             let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
             put_bytes(&micros.wrapping_sub(EPOCH_MICROS).to_be_bytes(), out);

@@ -66,7 +66,9 @@ impl ColumnType {
             ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ColumnType::Date => DataType::Date32,
             ColumnType::Decimal => DataType::Decimal128(PRECISION, SCALE),
-            ColumnType::Texts => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, false))),
+            ColumnType::Texts => {
+                DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, false)))
+            }
         }
     }
 }
@@ -101,7 +103,8 @@ impl ArchivedTable {
         .bind(name)
         .fetch_optional(&mut *database)
         .await?;
-        let time = time.with_context(|| format!("{name} is not a hypertable: only those are archived"))?;
+        let time =
+            time.with_context(|| format!("{name} is not a hypertable: only those are archived"))?;
         let rows: Vec<(String, String)> = sqlx::query_as(
             "select attname::text, format_type(atttypid, null) from pg_attribute
              where attrelid = to_regclass($1) and attnum > 0 and not attisdropped order by attnum",
@@ -131,7 +134,13 @@ impl ArchivedTable {
             bail!("{name} has no unique key: its rows could not be restored without doubling any");
         }
         let by_exchange = order.iter().any(|column| column == "exchange");
-        Ok(ArchivedTable { name: name.to_owned(), columns, time, order: order_of(order), by_exchange })
+        Ok(ArchivedTable {
+            name: name.to_owned(),
+            columns,
+            time,
+            order: order_of(order),
+            by_exchange,
+        })
     }
 
     /// The columns' names, quoted, for statements.

@@ -54,7 +54,9 @@ pub(crate) async fn create(
     };
     failpoint::hit("archive.before_manifest");
     let manifest = Manifest::new(kind, &table.name, day, generation, files);
-    read::verify(store, &manifest).await.context("what was written does not read back as it was")?;
+    read::verify(store, &manifest)
+        .await
+        .context("what was written does not read back as it was")?;
     manifest.save(store).await?;
     failpoint::hit("archive.after_manifest");
     Ok(manifest)
@@ -95,7 +97,11 @@ async fn write_files(
     files
 }
 
-async fn copy_out(database: &mut PgConnection, statement: String, pieces: mpsc::Sender<Bytes>) -> Result<()> {
+async fn copy_out(
+    database: &mut PgConnection,
+    statement: String,
+    pieces: mpsc::Sender<Bytes>,
+) -> Result<()> {
     let mut rows = database.copy_out_raw(&statement).await?;
     let mut taken = true;
     // read to the end even where nobody wants the rest: the connection is used again
@@ -137,14 +143,20 @@ async fn upload(
 fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()
 }
 
 /// Number and sum of a day's rows as the database has them now.
-pub(crate) async fn row_sum(database: &mut PgConnection, table: &ArchivedTable, day: Day) -> Result<RowSum> {
+pub(crate) async fn row_sum(
+    database: &mut PgConnection,
+    table: &ArchivedTable,
+    day: Day,
+) -> Result<RowSum> {
     let statement = select(table, day, false);
     let mut rows = database.copy_out_raw(&statement).await?;
     let (mut reader, mut fields, mut scratch) = (TupleReader::default(), Vec::new(), Vec::new());

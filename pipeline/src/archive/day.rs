@@ -71,7 +71,8 @@ impl FromStr for Day {
 
 /// A moment, `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`, in microseconds since the epoch.
 pub fn parse_moment(text: &str) -> Result<i64, String> {
-    let wrong = || format!("'{text}' is not a time: expected YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS[.ffffff]Z");
+    let wrong =
+        || format!("'{text}' is not a time: expected YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS[.ffffff]Z");
     let Some((day, time)) = text.split_once('T') else {
         return text.parse().map(Day::start_micros).map_err(|_| wrong());
     };
@@ -80,7 +81,11 @@ pub fn parse_moment(text: &str) -> Result<i64, String> {
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let mut parts = clock.split(':').map(|part| part.parse::<u32>().map_err(|_| wrong()));
     let mut next = |limit: u32| {
-        parts.next().ok_or_else(wrong)?.map_err(|_| wrong()).and_then(|part| if part < limit { Ok(i64::from(part)) } else { Err(wrong()) })
+        parts
+            .next()
+            .ok_or_else(wrong)?
+            .map_err(|_| wrong())
+            .and_then(|part| if part < limit { Ok(i64::from(part)) } else { Err(wrong()) })
     };
     let seconds = next(24)? * 3_600 + next(60)? * 60 + next(60)?;
     let digits = fraction.len();
@@ -125,7 +130,8 @@ mod tests {
         assert_eq!(parse_moment("1970-01-02"), Ok(86_400_000_000));
         assert_eq!(parse_moment("1970-01-01T01:02:03Z"), Ok(3_723_000_000));
         assert_eq!(parse_moment("1970-01-01T00:00:00.25Z"), Ok(250_000));
-        for text in ["1970-01-01T24:00:00Z", "1970-01-01T00:00:00", "1970-01-01T00:00:00.Z", "now"] {
+        for text in ["1970-01-01T24:00:00Z", "1970-01-01T00:00:00", "1970-01-01T00:00:00.Z", "now"]
+        {
             assert!(parse_moment(text).is_err(), "{text}");
         }
     }

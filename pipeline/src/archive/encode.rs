@@ -60,7 +60,11 @@ impl Encoder {
             .order
             .iter()
             .filter_map(|name| table.index_of(name))
-            .map(|index| SortingColumn { column_idx: index as i32, descending: false, nulls_first: false })
+            .map(|index| SortingColumn {
+                column_idx: index as i32,
+                descending: false,
+                nulls_first: false,
+            })
             .collect();
         // identities hardly ever repeat: a dictionary of them is given up after much work
         let plain = ["trade_id", "event_id", "origin", "sequence"].map(str::to_owned).to_vec();
@@ -113,7 +117,8 @@ impl Encoder {
             return Ok(());
         }
         self.end_file()?;
-        let exchange = exchange.map(|name| std::str::from_utf8(name).map(str::to_owned)).transpose()?;
+        let exchange =
+            exchange.map(|name| std::str::from_utf8(name).map(str::to_owned)).transpose()?;
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -145,8 +150,7 @@ impl Encoder {
         let Some(open) = self.open.take() else { return Ok(RowSum::default()) };
         let sum = open.sum;
         let body = Bytes::from(open.writer.into_inner()?);
-        let encoded =
-            Encoded { exchange: open.exchange, body, sum, columns: self.columns.clone() };
+        let encoded = Encoded { exchange: open.exchange, body, sum, columns: self.columns.clone() };
         self.finished.blocking_send(encoded).ok().context("nobody takes the objects any more")?;
         Ok(sum)
     }

@@ -53,7 +53,12 @@ impl<W: Write + Send> Exporter<W> {
     }
 
     /// Writes the rows that `keep` keeps.
-    pub(super) fn write(&mut self, columns: &[Column], batch: &RecordBatch, keep: &[usize]) -> Result<()> {
+    pub(super) fn write(
+        &mut self,
+        columns: &[Column],
+        batch: &RecordBatch,
+        keep: &[usize],
+    ) -> Result<()> {
         if !std::mem::replace(&mut self.begun, true) {
             self.begin(columns)?;
         }
@@ -61,10 +66,17 @@ impl<W: Write + Send> Exporter<W> {
             Out::Csv(out) => keep.iter().try_for_each(|&row| csv_row(out, columns, batch, row)),
             Out::Json(out) => keep.iter().try_for_each(|&row| json_row(out, columns, batch, row)),
             Out::Parquet(_, Some((first, writer))) => {
-                anyhow::ensure!(first == columns, "the days have different columns: write them to different files");
+                anyhow::ensure!(
+                    first == columns,
+                    "the days have different columns: write them to different files"
+                );
                 let mut at = 0;
                 while at < keep.len() {
-                    let run = keep[at..].iter().zip(keep[at]..).take_while(|(row, next)| *row == next).count();
+                    let run = keep[at..]
+                        .iter()
+                        .zip(keep[at]..)
+                        .take_while(|(row, next)| *row == next)
+                        .count();
                     writer.write(&batch.slice(keep[at], run))?;
                     at += run;
                 }
@@ -86,7 +98,11 @@ impl<W: Write + Send> Exporter<W> {
                     .set_compression(Compression::ZSTD(ZstdLevel::default()))
                     .build();
                 let out = out.take().context("already begun")?;
-                let begun = ArrowWriter::try_new(out, Arc::clone(&arrow_schema(columns)), Some(properties))?;
+                let begun = ArrowWriter::try_new(
+                    out,
+                    Arc::clone(&arrow_schema(columns)),
+                    Some(properties),
+                )?;
                 *writer = Some((columns.to_vec(), begun));
             }
         }
@@ -103,7 +119,12 @@ impl<W: Write + Send> Exporter<W> {
     }
 }
 
-fn csv_row(out: &mut impl Write, columns: &[Column], batch: &RecordBatch, row: usize) -> Result<()> {
+fn csv_row(
+    out: &mut impl Write,
+    columns: &[Column],
+    batch: &RecordBatch,
+    row: usize,
+) -> Result<()> {
     for (index, (column, array)) in columns.iter().zip(batch.columns()).enumerate() {
         if index > 0 {
             out.write_all(b",")?;
@@ -118,7 +139,12 @@ fn csv_row(out: &mut impl Write, columns: &[Column], batch: &RecordBatch, row: u
     Ok(out.write_all(b"\n")?)
 }
 
-fn json_row(out: &mut impl Write, columns: &[Column], batch: &RecordBatch, row: usize) -> Result<()> {
+fn json_row(
+    out: &mut impl Write,
+    columns: &[Column],
+    batch: &RecordBatch,
+    row: usize,
+) -> Result<()> {
     let mut object = Map::new();
     for (column, array) in columns.iter().zip(batch.columns()) {
         let value = match text_of(column.kind, array, row) {
@@ -126,7 +152,10 @@ fn json_row(out: &mut impl Write, columns: &[Column], batch: &RecordBatch, row: 
             Some(text) if column.kind == ColumnType::Boolean => Value::Bool(text == "true"),
             Some(text) if column.kind == ColumnType::Json => serde_json::from_str(&text)?,
             // money stays text: readers of JSON make floats of numbers (invariant 10)
-            Some(text) if is_number(column.kind) && !matches!(column.kind, ColumnType::Decimal | ColumnType::NumericText) => {
+            Some(text)
+                if is_number(column.kind)
+                    && !matches!(column.kind, ColumnType::Decimal | ColumnType::NumericText) =>
+            {
                 serde_json::from_str(&text)?
             }
             Some(text) => Value::String(text),
@@ -156,11 +185,13 @@ pub(super) fn text_of(kind: ColumnType, array: &ArrayRef, row: usize) -> Option<
         ColumnType::Date => Day(array.as_primitive::<Date32Type>().value(row)).to_string(),
         ColumnType::Decimal => {
             let mantissa = array.as_primitive::<Decimal128Type>().value(row);
-            Money::from_mantissa(mantissa).map_or_else(|error| error.to_string(), |money| money.to_string())
+            Money::from_mantissa(mantissa)
+                .map_or_else(|error| error.to_string(), |money| money.to_string())
         }
         ColumnType::Texts => {
             let texts = array.as_list::<i32>().value(row);
-            let texts: Vec<_> = texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+            let texts: Vec<_> =
+                texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
             texts.join(" ")
         }
     })

@@ -56,10 +56,24 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn new(kind: &str, table: &str, day: Day, generation: u32, files: Vec<ArchivedFile>) -> Manifest {
+    pub(crate) fn new(
+        kind: &str,
+        table: &str,
+        day: Day,
+        generation: u32,
+        files: Vec<ArchivedFile>,
+    ) -> Manifest {
         let mut sum = RowSum::default();
         files.iter().for_each(|file| sum.add(file.sum));
-        Manifest { version: VERSION, kind: kind.to_owned(), table: table.to_owned(), day, generation, sum, files }
+        Manifest {
+            version: VERSION,
+            kind: kind.to_owned(),
+            table: table.to_owned(),
+            day,
+            generation,
+            sum,
+            files,
+        }
     }
 
     /// Where the manifest of a day is, below the archive's root.
@@ -71,7 +85,11 @@ impl Manifest {
     pub(crate) async fn save(&self, store: &Store) -> Result<()> {
         let path = store.at(&Manifest::path(&self.kind, self.day, self.generation));
         let body = serde_json::to_vec_pretty(self)?;
-        store.objects.put(&path, PutPayload::from(body)).await.with_context(|| format!("cannot write {path}"))?;
+        store
+            .objects
+            .put(&path, PutPayload::from(body))
+            .await
+            .with_context(|| format!("cannot write {path}"))?;
         Ok(())
     }
 
@@ -86,7 +104,10 @@ impl Manifest {
         ensure!(*path == place, "{path} speaks of {place}: it was moved or changed");
         let mut sum = RowSum::default();
         manifest.files.iter().for_each(|file| sum.add(file.sum));
-        ensure!(sum == manifest.sum, "{path}: the rows of its files do not add up to the day's: it was changed");
+        ensure!(
+            sum == manifest.sum,
+            "{path}: the rows of its files do not add up to the day's: it was changed"
+        );
         Ok(manifest)
     }
 

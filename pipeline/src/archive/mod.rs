@@ -34,8 +34,8 @@ pub use policy::apply_policy;
 pub use query::{Answered, Query, query};
 pub use read::Wanted;
 pub(crate) use read::verify;
-pub use restore::{Restore, Restored, export, restore};
 pub(crate) use restore::restore_day;
+pub use restore::{Restore, Restored, export, restore};
 pub use store::Store;
 
 /// The kinds whose tables can be archived, and their tables.

@@ -117,8 +117,11 @@ pub(super) fn put_text(text: &str, out: &mut Vec<u8>) -> bool {
     let lead = (4 - whole.len() % 4) % 4;
     let tail = (4 - fraction.len() % 4) % 4;
     let padded = [&"0".repeat(lead), whole, fraction, &"0".repeat(tail)].concat();
-    let groups: Vec<u16> =
-        padded.as_bytes().chunks(4).map(|four| four.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0'))).collect();
+    let groups: Vec<u16> = padded
+        .as_bytes()
+        .chunks(4)
+        .map(|four| four.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0')))
+        .collect();
     let first = groups.iter().position(|&group| group != 0).unwrap_or(groups.len());
     let last = groups.iter().rposition(|&group| group != 0).map_or(first, |last| last + 1);
     let weight = ((whole.len() + lead) / 4) as i16 - 1 - first as i16;

@@ -31,7 +31,8 @@ pub async fn apply_policy(config: &ArchiveConfig) -> Result<String> {
         None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
     };
     let store = builder.build().context("archive.properties")?;
-    let credential = store.credentials().get_credential().await.context("credentials of the archive")?;
+    let credential =
+        store.credentials().get_credential().await.context("credentials of the archive")?;
     let body = POLICY.replace("{prefix}", url.path().trim_matches('/'));
     let mut request = HttpRequest::new(body.clone().into());
     *request.method_mut() = reqwest::Method::PUT;
@@ -55,7 +56,8 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let word = three.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let word = three.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
         for place in 0..4 {
             let sign = ALPHABET[(word >> (18 - 6 * place) & 63) as usize];
             text.push(if place > three.len() { '=' } else { char::from(sign) });

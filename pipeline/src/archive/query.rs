@@ -69,7 +69,8 @@ pub async fn query(
             if writer.left == 0 {
                 break;
             }
-            answered.from_archive += from_archive(store, &table, &manifest, query, &mut writer).await?;
+            answered.from_archive +=
+                from_archive(store, &table, &manifest, query, &mut writer).await?;
             answered.archived_days.push(manifest.day);
         }
     }
@@ -79,7 +80,11 @@ pub async fn query(
 }
 
 /// Archived days of the range whose rows are no longer in the table, or not all.
-async fn removed_days(database: &mut PgConnection, store: &Store, query: &Query) -> Result<Vec<Manifest>> {
+async fn removed_days(
+    database: &mut PgConnection,
+    store: &Store,
+    query: &Query,
+) -> Result<Vec<Manifest>> {
     let removed: Vec<String> = sqlx::query_scalar(
         "select distinct day::text from tapeline_removals where table_name = $1 order by 1",
     )
@@ -147,7 +152,8 @@ async fn from_archive<W: Write + Send>(
                 }
                 tuple.clear();
                 put_row(&file.columns, &batch, row, &mut tuple, &mut fields)?;
-                let bytes = || fields.iter().map(|field| field.map(|(start, end)| &tuple[start..end]));
+                let bytes =
+                    || fields.iter().map(|field| field.map(|(start, end)| &tuple[start..end]));
                 let mut sum = RowSum::default();
                 sum.add_row(&file.columns, bytes(), &mut scratch);
                 writer.archived.insert(sum.checksum);

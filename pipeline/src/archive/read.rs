@@ -8,10 +8,10 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::batch::put_row;
+use super::columns::{ColumnType, arrow_schema};
 use super::manifest::{ArchivedFile, Manifest};
 use super::store::Store;
 use super::tuples::RowSum;
-use super::columns::{ColumnType, arrow_schema};
 
 const BATCH_ROWS: usize = 8_192;
 
@@ -68,7 +68,12 @@ pub(super) fn batches(
     Ok(reader.map(move |batch| batch.with_context(|| format!("{path} cannot be read"))))
 }
 
-fn groups_with(metadata: &ParquetMetaData, file: &ArchivedFile, time: &str, wanted: &Wanted) -> Vec<usize> {
+fn groups_with(
+    metadata: &ParquetMetaData,
+    file: &ArchivedFile,
+    time: &str,
+    wanted: &Wanted,
+) -> Vec<usize> {
     let index = |name: &str| file.columns.iter().position(|column| column.name == name);
     let (symbol, time) = (index("symbol"), index(time));
     (0..metadata.num_row_groups())
@@ -132,5 +137,12 @@ pub(crate) async fn verify(store: &Store, manifest: &Manifest) -> Result<()> {
 
 /// Whether a type is kept as text that is a number.
 pub(super) fn is_number(kind: ColumnType) -> bool {
-    matches!(kind, ColumnType::Smallint | ColumnType::Integer | ColumnType::Bigint | ColumnType::Decimal | ColumnType::NumericText)
+    matches!(
+        kind,
+        ColumnType::Smallint
+            | ColumnType::Integer
+            | ColumnType::Bigint
+            | ColumnType::Decimal
+            | ColumnType::NumericText
+    )
 }

@@ -53,10 +53,16 @@ pub struct Restored {
 }
 
 /// Rows of a batch that are wanted.
-pub(super) fn kept(columns: &[Column], time: &str, batch: &RecordBatch, wanted: &Wanted) -> Vec<usize> {
+pub(super) fn kept(
+    columns: &[Column],
+    time: &str,
+    batch: &RecordBatch,
+    wanted: &Wanted,
+) -> Vec<usize> {
     let index = |name: &str| columns.iter().position(|column| column.name == name);
     let symbols = index("symbol").map(|index| batch.column(index).as_string::<i32>());
-    let times = index(time).map(|index| batch.column(index).as_primitive::<TimestampMicrosecondType>());
+    let times =
+        index(time).map(|index| batch.column(index).as_primitive::<TimestampMicrosecondType>());
     (0..batch.num_rows())
         .filter(|&row| {
             let symbol = match (&wanted.symbol, &symbols) {
@@ -65,7 +71,9 @@ pub(super) fn kept(columns: &[Column], time: &str, batch: &RecordBatch, wanted: 
                 (None, _) => true,
             };
             let time = times.as_ref().map(|times| times.value(row)).unwrap_or_default();
-            symbol && wanted.from.is_none_or(|from| time >= from) && wanted.to.is_none_or(|to| time < to)
+            symbol
+                && wanted.from.is_none_or(|from| time >= from)
+                && wanted.to.is_none_or(|to| time < to)
         })
         .collect()
 }
@@ -78,7 +86,12 @@ impl Restore {
             if !(self.days.0..=self.days.1).contains(&manifest.day) {
                 continue;
             }
-            ensure!(manifest.table == self.table, "the archive of {} is of table {}", self.kind, manifest.table);
+            ensure!(
+                manifest.table == self.table,
+                "the archive of {} is of table {}",
+                self.kind,
+                manifest.table
+            );
             match found.last_mut() {
                 Some(last) if last.day == manifest.day => *last = manifest,
                 _ => found.push(manifest),
@@ -87,7 +100,10 @@ impl Restore {
         Ok(found)
     }
 
-    pub(super) fn files<'m>(&self, manifest: &'m Manifest) -> impl Iterator<Item = &'m ArchivedFile> {
+    pub(super) fn files<'m>(
+        &self,
+        manifest: &'m Manifest,
+    ) -> impl Iterator<Item = &'m ArchivedFile> {
         let exchange = self.exchange.clone();
         manifest.files.iter().filter(move |file| exchange.is_none() || file.exchange == exchange)
     }
@@ -139,10 +155,12 @@ pub(crate) async fn restore_day(
         day = manifest.day,
         next = manifest.day.next(),
     );
-    let there: bool =
-        sqlx::query_scalar(&format!("select exists (select from {} where {range})", quoted(&table.name)))
-            .fetch_one(&mut *database)
-            .await?;
+    let there: bool = sqlx::query_scalar(&format!(
+        "select exists (select from {} where {range})",
+        quoted(&table.name)
+    ))
+    .fetch_one(&mut *database)
+    .await?;
     // an empty day is copied straight in; where a row comes in between, the careful way is taken
     if !there {
         match in_transaction(database, store, pipeline, table, manifest, what, false).await {
@@ -155,7 +173,8 @@ pub(crate) async fn restore_day(
 
 fn is_duplicate(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|error| {
-        error.as_database_error().and_then(|error| error.code()).as_deref() == Some(UNIQUE_VIOLATION)
+        error.as_database_error().and_then(|error| error.code()).as_deref()
+            == Some(UNIQUE_VIOLATION)
     })
 }
 
@@ -230,7 +249,8 @@ async fn restore_file(
     careful: bool,
 ) -> Result<(u64, u64)> {
     let body = fetch(store, file).await?;
-    let columns = file.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
+    let columns =
+        file.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
     let target = if careful {
         let make = format!(
             "create temporary table restored (like {}) on commit drop",
@@ -251,7 +271,9 @@ async fn restore_file(
             for row in kept(&encoded.columns, &time, &batch, &wanted) {
                 put_row(&encoded.columns, &batch, row, &mut piece, &mut fields)?;
                 if piece.len() >= PIECE_BYTES {
-                    pieces.blocking_send(std::mem::take(&mut piece)).context("the database takes no more")?;
+                    pieces
+                        .blocking_send(std::mem::take(&mut piece))
+                        .context("the database takes no more")?;
                 }
             }
         }

@@ -27,7 +27,9 @@ impl Store {
     /// Opens the configured one; does not yet ask it anything.
     pub fn open(config: &ArchiveConfig) -> Result<Store> {
         let Some(url) = &config.url else {
-            bail!("archive.url is not set: expected s3://bucket/folder, gs://…, az://… or file:///folder");
+            bail!(
+                "archive.url is not set: expected s3://bucket/folder, gs://…, az://… or file:///folder"
+            );
         };
         let url = Url::parse(url).context("archive.url is no URL")?;
         if url.scheme() == "file" {
@@ -44,7 +46,8 @@ impl Store {
         };
         ensure!(folder.is_dir(), "archive.url: {} is no folder: make it first", folder.display());
         // what is written is on the disk before it counts
-        let objects = object_store::local::LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
+        let objects =
+            object_store::local::LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
         Ok(Store { objects: Arc::new(objects), root: Path::default(), url })
     }
 

@@ -41,14 +41,18 @@ impl TupleReader {
         }
         fields.clear();
         let mut at = self.at;
-        let Some(count) = self.number::<2>(&mut at).map(i16::from_be_bytes) else { return Ok(false) };
+        let Some(count) = self.number::<2>(&mut at).map(i16::from_be_bytes) else {
+            return Ok(false);
+        };
         if count == -1 {
             self.ended = true;
             self.at = at;
             return Ok(false);
         }
         for _ in 0..count {
-            let Some(length) = self.number::<4>(&mut at).map(i32::from_be_bytes) else { return Ok(false) };
+            let Some(length) = self.number::<4>(&mut at).map(i32::from_be_bytes) else {
+                return Ok(false);
+            };
             match usize::try_from(length) {
                 Ok(length) if at + length > self.buffer.len() => return Ok(false),
                 Ok(length) => {

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 
 use super::{code, host};
-use crate::archive::{self, Day, Format, Query, Restore, Store, Wanted, archived_kind, parse_moment};
+use crate::archive::{
+    self, Day, Format, Query, Restore, Store, Wanted, archived_kind, parse_moment,
+};
 use crate::config::Config;
 use crate::{lifecycle, migrate};
 
@@ -146,17 +148,21 @@ pub(super) async fn archive(config: &Config, action: ArchiveAction) -> Result<Ex
             let store = Store::open(&config.archive)?;
             let mut database = migrate::connect(&config.database.url).await?;
             let days = days(date, to_date)?;
-            let made = lifecycle::archive_days(&mut database, &store, &config.pipeline.id, &kind, days).await?;
+            let made =
+                lifecycle::archive_days(&mut database, &store, &config.pipeline.id, &kind, days)
+                    .await?;
             for (day, rows) in made {
                 println!("{kind} {day}: {rows} rows, read back and compared");
             }
         }
         ArchiveAction::List(args) => {
-            let listed = archive::list(&Store::open(&config.archive)?, args.kind.as_deref()).await?;
+            let listed =
+                archive::list(&Store::open(&config.archive)?, args.kind.as_deref()).await?;
             show(&listed, args.json)?;
         }
         ArchiveAction::Verify(args) => {
-            let checked = archive::verify_all(&Store::open(&config.archive)?, args.kind.as_deref()).await?;
+            let checked =
+                archive::verify_all(&Store::open(&config.archive)?, args.kind.as_deref()).await?;
             show(&checked, args.json)?;
             return Ok(code(checked.iter().all(|archived| archived.fault.is_none())));
         }
@@ -226,7 +232,10 @@ pub(super) async fn lifecycle(config: &Config, action: LifecycleAction) -> Resul
             while !stop.is_cancelled() {
                 if let Err(error) = run_once(config).await {
                     metrics::counter!("tapeline_lifecycle_failures_total").increment(1);
-                    tracing::error!(error = format!("{error:#}"), "lifecycle failed, it is tried again later");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "lifecycle failed, it is tried again later"
+                    );
                 }
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(seconds.max(1))) => {}
@@ -262,11 +271,14 @@ async fn plan(config: &Config, json: bool) -> Result<()> {
 }
 
 async fn run_once(config: &Config) -> Result<()> {
-    tapeline_stages::failpoint::arm_kills(&std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default())
-        .map_err(anyhow::Error::msg)?;
+    tapeline_stages::failpoint::arm_kills(
+        &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
+    )
+    .map_err(anyhow::Error::msg)?;
     let store = Store::open(&config.archive)?;
     let mut database = migrate::connect(&config.database.url).await?;
-    let report = lifecycle::run(&mut database, &store, &config.pipeline.id, &config.lifecycle).await?;
+    let report =
+        lifecycle::run(&mut database, &store, &config.pipeline.id, &config.lifecycle).await?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
@@ -286,11 +298,14 @@ pub(super) async fn query(config: &Config, args: QueryArgs) -> Result<()> {
     let store = config.archive.url.is_some().then(|| Store::open(&config.archive)).transpose()?;
     let mut database = migrate::connect(&config.database.url).await?;
     let out: Box<dyn Write + Send> = match &args.out {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+        Some(path) => Box::new(
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
+        ),
         None => Box::new(std::io::stdout()),
     };
     let answered =
-        archive::query(&mut database, store.as_ref(), &query, args.format, BufWriter::new(out)).await?;
+        archive::query(&mut database, store.as_ref(), &query, args.format, BufWriter::new(out))
+            .await?;
     if !answered.archived_days.is_empty() {
         let days: Vec<_> = answered.archived_days.iter().map(Day::to_string).collect();
         eprintln!(

@@ -34,7 +34,11 @@ pub struct LifecycleConfig {
 
 impl Default for LifecycleConfig {
     fn default() -> LifecycleConfig {
-        LifecycleConfig { periods: Periods::default(), kinds: BTreeMap::new(), keep_restored_days: 7 }
+        LifecycleConfig {
+            periods: Periods::default(),
+            kinds: BTreeMap::new(),
+            keep_restored_days: 7,
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{ArchiveConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig};
+use super::{
+    ArchiveConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig,
+};
 
 const HIDDEN: &str = "***";
 

@@ -107,7 +107,9 @@ impl Config {
         let kept = lifecycle.keep_restored_days;
         problems.range("lifecycle.keep_restored_days", kept, 0..=3_650);
         let own = lifecycle.kinds.iter().map(|(kind, periods)| (format!("kinds.{kind}"), periods));
-        for (name, periods) in std::iter::once(("periods".to_owned(), &lifecycle.periods)).chain(own) {
+        for (name, periods) in
+            std::iter::once(("periods".to_owned(), &lifecycle.periods)).chain(own)
+        {
             let key = |field: &str| format!("lifecycle.{name}.{field}");
             let days = 1..=36_500;
             problems.range(&key("compress_after_days"), periods.compress_after_days, days.clone());
@@ -117,8 +119,13 @@ impl Config {
         }
         for kind in lifecycle.kinds.keys() {
             let known = crate::archive::archived_kinds().any(|(known, _)| known.name() == kind);
-            let names: Vec<_> = crate::archive::archived_kinds().map(|(kind, _)| kind.name()).collect();
-            problems.require(known, &format!("lifecycle.kinds.{kind}"), &format!("one of {}", names.join(", ")));
+            let names: Vec<_> =
+                crate::archive::archived_kinds().map(|(kind, _)| kind.name()).collect();
+            problems.require(
+                known,
+                &format!("lifecycle.kinds.{kind}"),
+                &format!("one of {}", names.join(", ")),
+            );
         }
     }
 

@@ -62,9 +62,7 @@ async fn plan_table(
     periods: &Periods,
     community: bool,
 ) -> Result<Vec<Step>> {
-    let due = |days: u32| {
-        format!("ranges.to_time <= now() - interval '{days} days'")
-    };
+    let due = |days: u32| format!("ranges.to_time <= now() - interval '{days} days'");
     let statement = format!(
         "with ranges as (
              select (extract(epoch from range_start) * 1000000)::bigint as from_micros,
@@ -92,7 +90,14 @@ async fn plan_table(
             () if compress && community && !plain.is_empty() => (Action::Compress, plain),
             () => continue,
         };
-        steps.push(Step { kind: kind.to_owned(), table: table.to_owned(), action, from, to, chunks });
+        steps.push(Step {
+            kind: kind.to_owned(),
+            table: table.to_owned(),
+            action,
+            from,
+            to,
+            chunks,
+        });
     }
     Ok(steps)
 }

@@ -8,7 +8,10 @@ use sqlx::{Executor, PgConnection};
 use tapeline_stages::failpoint;
 
 use super::plan::{Action, Step, plan};
-use crate::archive::{archived_kind, ArchivedTable, Day, Manifest, Restore, Store, Wanted, create, quoted, row_sum, verify};
+use crate::archive::{
+    ArchivedTable, Day, Manifest, Restore, Store, Wanted, archived_kind, create, quoted, row_sum,
+    verify,
+};
 use crate::config::LifecycleConfig;
 
 /// Which advisory lock of PostgreSQL means "a lifecycle is at work"; any number that is only ours.
@@ -44,11 +47,13 @@ pub async fn run(
         match step.action {
             Action::Compress => {
                 for chunk in &step.chunks {
-                    sqlx::query("select compress_chunk($1::text::regclass, if_not_compressed => true)")
-                        .bind(chunk)
-                        .execute(&mut *database)
-                        .await
-                        .with_context(|| format!("cannot compress {chunk}"))?;
+                    sqlx::query(
+                        "select compress_chunk($1::text::regclass, if_not_compressed => true)",
+                    )
+                    .bind(chunk)
+                    .execute(&mut *database)
+                    .await
+                    .with_context(|| format!("cannot compress {chunk}"))?;
                     report.compressed += 1;
                 }
             }
@@ -57,7 +62,9 @@ pub async fn run(
                 let archived = archive_range(database, store, pipeline, &table, step).await?;
                 report.archived_days += archived.len() as u64;
             }
-            Action::Drop => drop_range(database, store, pipeline, config, step, &mut report).await?,
+            Action::Drop => {
+                drop_range(database, store, pipeline, config, step, &mut report).await?
+            }
         }
     }
     sqlx::query("select pg_advisory_unlock($1)").bind(LOCK).execute(&mut *database).await?;
@@ -76,7 +83,11 @@ async fn take_lock(database: &mut PgConnection) -> Result<()> {
 }
 
 /// UTC days that a range has rows of.
-async fn days_of(database: &mut PgConnection, table: &ArchivedTable, (from, to): (i64, i64)) -> Result<Vec<Day>> {
+async fn days_of(
+    database: &mut PgConnection,
+    table: &ArchivedTable,
+    (from, to): (i64, i64),
+) -> Result<Vec<Day>> {
     let mut days = Vec::new();
     let mut day = Day::of_micros(from);
     while day.start_micros() < to {
@@ -170,7 +181,11 @@ async fn archive_day(
 }
 
 /// The manifests of a day: those that a newer one stands for, and the newest.
-async fn generations(store: &Store, kind: &str, day: Day) -> Result<(Vec<Manifest>, Option<Manifest>)> {
+async fn generations(
+    store: &Store,
+    kind: &str,
+    day: Day,
+) -> Result<(Vec<Manifest>, Option<Manifest>)> {
     let mut all = Manifest::of_day(store, kind, day).await?;
     let newest = all.pop();
     Ok((all, newest))
@@ -220,7 +235,11 @@ async fn drop_range(
     )
 }
 
-async fn was_restored(database: &mut PgConnection, config: &LifecycleConfig, step: &Step) -> Result<bool> {
+async fn was_restored(
+    database: &mut PgConnection,
+    config: &LifecycleConfig,
+    step: &Step,
+) -> Result<bool> {
     Ok(sqlx::query_scalar(&format!(
         "select exists (select from tapeline_restores where table_name = $1
          and day >= '{}'::date and day <= '{}'::date and restored_at > now() - interval '{} days')",

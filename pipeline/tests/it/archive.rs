@@ -30,14 +30,18 @@ struct Place {
 
 impl Place {
     async fn new(test: &str) -> Place {
-        let env = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        let env =
+            |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
         let admin_url =
             env("TAPELINE__DATABASE__URL", "postgres://tapeline:tapeline@127.0.0.1:15432/tapeline");
         let template = env("TAPELINE_DB_TEMPLATE", "tapeline_template");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{test}_{}_{number}", std::process::id());
         let mut admin = PgConnection::connect(&admin_url).await.expect("database");
-        admin.execute(format!("create database {name} template {template}").as_str()).await.expect("create");
+        admin
+            .execute(format!("create database {name} template {template}").as_str())
+            .await
+            .expect("create");
         let (head, _) = admin_url.rsplit_once('/').expect("a url with a path");
         let url = format!("{head}/{name}");
         migrate::up(&url).await.expect("migrations");
@@ -93,7 +97,10 @@ impl Place {
 
     async fn finish(self) {
         let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");
-        admin.execute(format!("drop database {} with (force)", self.name).as_str()).await.expect("drop");
+        admin
+            .execute(format!("drop database {} with (force)", self.name).as_str())
+            .await
+            .expect("drop");
         std::fs::remove_dir_all(&self.folder).expect("folder");
     }
 }
@@ -135,7 +142,9 @@ async fn fill(database: &mut PgConnection) {
 async fn sums(database: &mut PgConnection) -> Vec<String> {
     let mut sums = Vec::new();
     for table in TABLES {
-        let sql = format!("select coalesce(md5(string_agg(t::text, '|' order by t::text)), '-') from {table} t");
+        let sql = format!(
+            "select coalesce(md5(string_agg(t::text, '|' order by t::text)), '-') from {table} t"
+        );
         sums.push(sqlx::query_scalar(&sql).fetch_one(&mut *database).await.expect("sum"));
     }
     sums
@@ -167,7 +176,8 @@ async fn restore_all(place: &Place, database: &mut PgConnection) -> u64 {
         if archive::list(&place.store(), Some(kind.name())).await.expect("lists").is_empty() {
             continue;
         }
-        let done = archive::restore(database, &place.store(), "test", &all_of(kind.name(), table)).await;
+        let done =
+            archive::restore(database, &place.store(), "test", &all_of(kind.name(), table)).await;
         added += done.expect("restores").added;
     }
     added
@@ -179,14 +189,21 @@ async fn archive_drop_restore_leaves_row_identical_tables_s3() {
     let mut database = place.database().await;
     fill(&mut database).await;
     let before = sums(&mut database).await;
-    let report = lifecycle::run(&mut database, &place.store(), "test", &everything_old()).await.expect("runs");
+    let report = lifecycle::run(&mut database, &place.store(), "test", &everything_old())
+        .await
+        .expect("runs");
     assert_eq!(report.dropped_rows, 7_250);
-    assert_eq!(count(&mut database, "select sum(rows)::bigint from tapeline_removals").await, 7_250);
+    assert_eq!(
+        count(&mut database, "select sum(rows)::bigint from tapeline_removals").await,
+        7_250
+    );
     assert_eq!(sums(&mut database).await, vec!["-"; TABLES.len()], "dropped");
     let again = place.database().await;
     drop(database);
     let mut database = again;
-    let nothing = lifecycle::run(&mut database, &place.store(), "test", &everything_old()).await.expect("runs");
+    let nothing = lifecycle::run(&mut database, &place.store(), "test", &everything_old())
+        .await
+        .expect("runs");
     assert_eq!((nothing.dropped_rows, nothing.archived_days), (0, 0), "nothing is archived twice");
     for checked in archive::verify_all(&place.store(), None).await.expect("reads") {
         assert_eq!(checked.fault, None);
@@ -195,10 +212,15 @@ async fn archive_drop_restore_leaves_row_identical_tables_s3() {
     assert_eq!(sums(&mut database).await, before, "row-identical");
     assert_eq!(restore_all(&place, &mut database).await, 0, "restoring again adds nothing");
     assert_eq!(sums(&mut database).await, before);
-    assert_eq!(count(&mut database, "select sum(rows)::bigint from tapeline_additions").await, 7_250);
+    assert_eq!(
+        count(&mut database, "select sum(rows)::bigint from tapeline_additions").await,
+        7_250
+    );
     drop(database);
     let mut database = place.database().await;
-    let kept = lifecycle::run(&mut database, &place.store(), "test", &everything_old()).await.expect("runs");
+    let kept = lifecycle::run(&mut database, &place.store(), "test", &everything_old())
+        .await
+        .expect("runs");
     assert_eq!(kept.dropped_rows, 0, "what was restored stays for a while");
     place.finish().await;
 }
@@ -209,7 +231,10 @@ async fn rows_that_come_after_their_day_was_dropped_join_it_in_the_archive_s3() 
     let mut database = place.database().await;
     fill(&mut database).await;
     let before = sums(&mut database).await[0].clone();
-    database.execute("create table late as select * from market_data_trades where origin % 100 = 0").await.expect("late");
+    database
+        .execute("create table late as select * from market_data_trades where origin % 100 = 0")
+        .await
+        .expect("late");
     database.execute("delete from market_data_trades where origin % 100 = 0").await.expect("late");
     let store = place.store();
     let mut config = everything_old();
@@ -227,9 +252,14 @@ async fn rows_that_come_after_their_day_was_dropped_join_it_in_the_archive_s3() 
     assert_eq!(days.len(), listed.len(), "one manifest a day");
     restore_all(&place, &mut database).await;
     assert_eq!(sums(&mut database).await[0], before);
-    let balance = "select (select sum(rows) from tapeline_additions where table_name = 'market_data_trades')
+    let balance =
+        "select (select sum(rows) from tapeline_additions where table_name = 'market_data_trades')
         - (select sum(rows) from tapeline_removals where table_name = 'market_data_trades')";
-    assert_eq!(count(&mut database, &format!("{balance} + 6000 - 60 + 60")).await, 6_000, "the books balance");
+    assert_eq!(
+        count(&mut database, &format!("{balance} + 6000 - 60 + 60")).await,
+        6_000,
+        "the books balance"
+    );
     place.finish().await;
 }
 
@@ -283,15 +313,29 @@ async fn an_archive_that_is_missing_or_damaged_is_named_and_nothing_is_dropped_s
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(!ended.status.success() && said.contains(what), "{what}: {said}");
     };
-    assert!(place.tapeline(&["archive", "create", "--kind", "trade", "--date", "2021-04-17"], "").status.success());
+    assert!(
+        place
+            .tapeline(&["archive", "create", "--kind", "trade", "--date", "2021-04-17"], "")
+            .status
+            .success()
+    );
     let object = place.objects("parquet").remove(0);
     let manifest = place.objects("json").remove(0);
-    let (whole, said) = (std::fs::read(&object).expect("object"), std::fs::read(&manifest).expect("manifest"));
+    let (whole, said) =
+        (std::fs::read(&object).expect("object"), std::fs::read(&manifest).expect("manifest"));
     for (path, body, what) in [
         (&object, whole[..whole.len() / 2].to_vec(), "the object was changed"),
-        (&object, [&whole[..100], &[whole[100] ^ 1], &whole[101..]].concat(), "the object was changed"),
+        (
+            &object,
+            [&whole[..100], &[whole[100] ^ 1], &whole[101..]].concat(),
+            "the object was changed",
+        ),
         (&manifest, said[..said.len() / 2].to_vec(), "no manifest"),
-        (&manifest, String::from_utf8_lossy(&said).replacen("\"rows\": 1", "\"rows\": 2", 1).into_bytes(), "changed"),
+        (
+            &manifest,
+            String::from_utf8_lossy(&said).replacen("\"rows\": 1", "\"rows\": 2", 1).into_bytes(),
+            "changed",
+        ),
     ] {
         std::fs::write(path, body).expect("damage");
         refused(&place.tapeline(&["lifecycle", "run"], ""), what);
@@ -329,11 +373,16 @@ async fn a_query_over_days_that_only_the_archive_holds_answers_from_it_o6() {
     };
     let store = place.store();
     let mut of_table = Vec::new();
-    let answered = archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_table).await.expect("answers");
+    let answered = archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_table)
+        .await
+        .expect("answers");
     assert!(answered.from_table > 100 && answered.archived_days.is_empty());
     lifecycle::run(&mut database, &store, "test", &everything_old()).await.expect("runs");
     let mut of_archive = Vec::new();
-    let archived = archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_archive).await.expect("answers");
+    let archived =
+        archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_archive)
+            .await
+            .expect("answers");
     assert_eq!((archived.from_archive, archived.from_table), (answered.from_table, 0));
     assert_eq!(archived.archived_days.len(), 2);
     let sorted = |bytes: &[u8]| {
@@ -344,7 +393,9 @@ async fn a_query_over_days_that_only_the_archive_holds_answers_from_it_o6() {
     assert_eq!(sorted(&of_archive), sorted(&of_table), "the same rows, digit for digit");
     restore_all(&place, &mut database).await;
     let mut of_both = Vec::new();
-    archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_both).await.expect("answers");
+    archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_both)
+        .await
+        .expect("answers");
     assert_eq!(sorted(&of_both), sorted(&of_table), "what was restored is not told twice");
     place.finish().await;
 }
