@@ -170,14 +170,15 @@ pub(super) fn put_mantissa(mantissa: i128, out: &mut Vec<u8>) {
         _ if !digit.is_multiple_of(1_000) => 2,
         _ => 3,
     });
-    let decimals = (last.saturating_sub(5) * 4) as u16;
-    let decimals = if decimals > 0 { decimals - zeros } else { 0 };
+    let decimals = if shown.is_empty() { 0 } else { (last.saturating_sub(5) * 4) as u16 };
+    let decimals = decimals.saturating_sub(zeros);
     put_parts(shown, weight, sign, decimals, out);
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tapeline_schemas::Money;
 
     use super::*;
 
@@ -200,6 +201,8 @@ mod tests {
             prop_assert_eq!(super::mantissa(binary), Some(number));
             let text = super::text(binary).expect("a number");
             prop_assert_eq!(field(&text), binary.to_vec(), "{}", text);
+            let money = Money::from_mantissa(number).expect("38 digits").to_string();
+            prop_assert_eq!(text, money);
         }
 
         #[test]
@@ -207,6 +210,13 @@ mod tests {
             let text = if fraction.is_empty() { whole } else { format!("{whole}.{fraction}") };
             prop_assert_eq!(super::text(&field(&text)), Some(text));
         }
+    }
+
+    #[test]
+    fn nothing_is_shown_of_nothing() {
+        let mut out = Vec::new();
+        put_mantissa(0, &mut out);
+        assert_eq!(out[4..], field("0")[..]);
     }
 
     #[test]
