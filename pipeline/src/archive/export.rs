@@ -39,7 +39,7 @@ pub(super) struct Exporter<W: Write + Send> {
 enum Out<W: Write + Send> {
     Csv(W),
     Json(W),
-    Parquet(Option<W>, Option<(Vec<Column>, ArrowWriter<W>)>),
+    Parquet(Option<W>, Option<(Vec<Column>, Box<ArrowWriter<W>>)>),
 }
 
 impl<W: Write + Send> Exporter<W> {
@@ -103,7 +103,7 @@ impl<W: Write + Send> Exporter<W> {
                     Arc::clone(&arrow_schema(columns)),
                     Some(properties),
                 )?;
-                *writer = Some((columns.to_vec(), begun));
+                *writer = Some((columns.to_vec(), Box::new(begun)));
             }
         }
         Ok(())

@@ -55,6 +55,19 @@ async fn is_community(database: &mut PgConnection) -> Result<bool> {
     Ok(license.as_deref() == Some("timescale"))
 }
 
+/// A range of time that one or more chunks of a table cover, and what it is old enough for.
+#[derive(sqlx::FromRow)]
+struct Range {
+    from_micros: i64,
+    to_micros: i64,
+    chunks: Vec<String>,
+    /// Those that are not compressed.
+    plain: Vec<String>,
+    drop_due: bool,
+    archive_due: bool,
+    compress_due: bool,
+}
+
 async fn plan_table(
     database: &mut PgConnection,
     kind: &str,
@@ -73,21 +86,24 @@ async fn plan_table(
              from timescaledb_information.chunks
              where hypertable_schema = current_schema() and hypertable_name = $1
              group by range_start, range_end)
-         select from_micros, to_micros, chunks, coalesce(plain, '{{}}'),
+         select from_micros, to_micros, chunks, coalesce(plain, '{{}}') as plain,
              {drop} as drop_due, {archive} as archive_due, {compress} as compress_due
          from ranges order by from_micros",
         drop = due(periods.drop_after_days),
         archive = due(periods.archive_after_days),
         compress = due(periods.compress_after_days),
     );
-    let rows: Vec<(i64, i64, Vec<String>, Vec<String>, bool, bool, bool)> =
+    let ranges: Vec<Range> =
         sqlx::query_as(&statement).bind(table).fetch_all(&mut *database).await?;
     let mut steps = Vec::new();
-    for (from, to, all, plain, drop, archive, compress) in rows {
+    for range in ranges {
+        let (from, to) = (range.from_micros, range.to_micros);
         let (action, chunks) = match () {
-            () if drop => (Action::Drop, all),
-            () if archive => (Action::Archive, all),
-            () if compress && community && !plain.is_empty() => (Action::Compress, plain),
+            () if range.drop_due => (Action::Drop, range.chunks),
+            () if range.archive_due => (Action::Archive, range.chunks),
+            () if range.compress_due && community && !range.plain.is_empty() => {
+                (Action::Compress, range.plain)
+            }
             () => continue,
         };
         steps.push(Step {

@@ -261,7 +261,7 @@ async fn rows_that_come_after_their_day_was_dropped_join_it_in_the_archive_s3() 
     restore_all(&place, &mut database).await;
     assert_eq!(sums(&mut database).await[0], before);
     let balance =
-        "select (select sum(rows) from tapeline_additions where table_name = 'market_data_trades')
+        "select ((select sum(rows) from tapeline_additions where table_name = 'market_data_trades')
         - (select sum(rows) from tapeline_removals where table_name = 'market_data_trades'))";
     assert_eq!(
         count(&mut database, &format!("{balance}::bigint + 6000")).await,
