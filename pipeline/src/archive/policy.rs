@@ -20,9 +20,11 @@ pub async fn apply_policy(config: &ArchiveConfig) -> Result<String> {
     };
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
     for (key, value) in options(config, url.scheme()) {
-        let key: AmazonS3ConfigKey =
-            key.parse().with_context(|| format!("archive.properties.{key} is unknown"))?;
-        builder = builder.with_config(key, value);
+        // `Store::open` has refused the configuration's own that are unknown; the environment
+        // holds settings of other programs too
+        if let Ok(key) = key.parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
     }
     let setting = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
     let region = setting(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".into());
