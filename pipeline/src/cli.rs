@@ -6,6 +6,7 @@ mod database;
 mod host;
 mod instruments;
 mod lag;
+mod life;
 mod quarantine;
 mod replay;
 mod serve;
@@ -87,6 +88,22 @@ pub enum Command {
         #[command(subcommand)]
         action: instruments::InstrumentsAction,
     },
+    /// Days of the database as Parquet in an object store.
+    Archive {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: life::ArchiveAction,
+    },
+    /// Bring archived rows back into their table, or write them to a file.
+    Restore(life::RestoreArgs),
+    /// Compress, archive and drop what is old.
+    Lifecycle {
+        /// What to do.
+        #[command(subcommand)]
+        action: life::LifecycleAction,
+    },
+    /// Rows of a time range, from the table and from the archive.
+    Query(life::QueryArgs),
     /// Migrations of the database.
     Migrate {
         /// What to do with them.
@@ -182,6 +199,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Quarantine { action } => return quarantine::run(config, action).await,
         Command::Lag(args) => lag::run(config, args).await?,
         Command::Ledger { action } => audit::ledger(&config, &action).await?,
+        Command::Archive { action } => return life::archive(&config, action).await,
+        Command::Restore(args) => life::restore(&config, args).await?,
+        Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
+        Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,

@@ -1,5 +1,6 @@
 //! The pipeline: everything that knows Kafka, WebSockets and the environment.
 
+pub mod archive;
 pub mod audit;
 pub mod cli;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod demo;
 pub mod instruments;
 pub mod kafka;
 pub mod lag;
+pub mod lifecycle;
 pub mod migrate;
 pub mod playback;
 pub mod quarantine;

@@ -5,13 +5,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Every place, in the order a batch of `store` or `cache` passes them.
-pub const PLACES: [&str; 5] = [
+/// Every place, in the order a batch of `store` or `cache`, or a run of lifecycle, passes them.
+pub const PLACES: [&str; 12] = [
     "store.before_copy",
     "store.mid_copy",
     "store.before_commit",
     "store.after_commit",
     "cache.before_write",
+    "archive.reading",
+    "archive.after_upload",
+    "archive.before_manifest",
+    "archive.after_manifest",
+    "lifecycle.before_drop",
+    "lifecycle.before_commit",
+    "lifecycle.after_commit",
 ];
 
 type Action = Box<dyn FnMut() + Send>;

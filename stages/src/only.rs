@@ -1,6 +1,9 @@
 //! A stage that sees a part of the records alone.
 
-use tapeline_schemas::{Anomaly, Book, Candle, Kind, Micros, Record as _, Ticker, Trade};
+use tapeline_schemas::{
+    Anomaly, Book, Candle, Flow, Kind, Micros, OptionData, Order, Portfolio, Position, Prediction,
+    Record as _, Ticker, Trade,
+};
 
 use crate::decode::Decoders;
 use crate::flow::{Checkpoint, In, Outcome, Refusal, Reject, Stage, TopicPartition};
@@ -52,7 +55,15 @@ impl<S> Only<S> {
             Kind::Trade => Trade::decode(payload).map(|event| event.venue_time),
             Kind::Ticker => Ticker::decode(payload).map(|event| event.venue_time),
             Kind::Book => Book::decode(payload).map(|event| event.venue_time),
-            Kind::Candle => Candle::decode(payload).map(|event| event.open_time),
+            Kind::Candle | Kind::VenueCandle => {
+                Candle::decode(payload).map(|event| event.open_time)
+            }
+            Kind::Option => OptionData::decode(payload).map(|event| event.venue_time),
+            Kind::Flow => Flow::decode(payload).map(|event| event.venue_time),
+            Kind::Prediction => Prediction::decode(payload).map(|event| event.venue_time),
+            Kind::Portfolio => Portfolio::decode(payload).map(|event| event.venue_time),
+            Kind::Position => Position::decode(payload).map(|event| event.venue_time),
+            Kind::Order => Order::decode(payload).map(|event| event.venue_time),
             Kind::Anomaly => Anomaly::decode(payload).map(|event| event.venue_time),
             // A hole that began before may last until after.
             Kind::Gap | Kind::Quarantine => return Ok(false),

@@ -4,6 +4,7 @@
 //! place and what is allowed; secrets are never printed.
 
 mod error;
+mod life;
 mod load;
 mod redact;
 mod text;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;
 
 /// Everything that can be set.
@@ -48,6 +50,10 @@ pub struct Config {
     pub group: GroupConfig,
     /// Secrets that are kept in the database.
     pub secrets: SecretsConfig,
+    /// The archive.
+    pub archive: ArchiveConfig,
+    /// When what is old goes where.
+    pub lifecycle: LifecycleConfig,
 }
 
 /// The broker.

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig};
+use super::{
+    ArchiveConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig,
+};
 
 const HIDDEN: &str = "***";
 
@@ -102,6 +104,7 @@ macro_rules! debug_without_secrets {
 }
 
 debug_without_secrets!(
+    ArchiveConfig,
     Config,
     KafkaConfig,
     RegistryConfig,

@@ -49,6 +49,7 @@ impl Config {
         self.check_services(&mut problems);
         self.check_stages(&mut problems);
         self.check_connect(&mut problems);
+        self.check_lifecycle(&mut problems);
         problems.0
     }
 
@@ -105,6 +106,36 @@ impl Config {
         let lateness = self.candles.allowed_lateness_ms;
         problems.range("candles.allowed_lateness_ms", lateness, 0..=DAY_MS);
         problems.range("candles.linger_ms", self.candles.linger_ms, 0..=60_000);
+    }
+
+    fn check_lifecycle(&self, problems: &mut Problems) {
+        if let Some(url) = &self.archive.url {
+            problems.url("archive.url", url, &["s3", "s3a", "gs", "az", "abfs", "abfss", "file"]);
+        }
+        let lifecycle = &self.lifecycle;
+        let kept = lifecycle.keep_restored_days;
+        problems.range("lifecycle.keep_restored_days", kept, 0..=3_650);
+        let own = lifecycle.kinds.iter().map(|(kind, periods)| (format!("kinds.{kind}"), periods));
+        for (name, periods) in
+            std::iter::once(("periods".to_owned(), &lifecycle.periods)).chain(own)
+        {
+            let key = |field: &str| format!("lifecycle.{name}.{field}");
+            let days = 1..=36_500;
+            problems.range(&key("compress_after_days"), periods.compress_after_days, days.clone());
+            problems.range(&key("archive_after_days"), periods.archive_after_days, days.clone());
+            let drop = periods.archive_after_days..=36_500;
+            problems.range(&key("drop_after_days"), periods.drop_after_days, drop);
+        }
+        for kind in lifecycle.kinds.keys() {
+            let known = crate::archive::archived_kinds().any(|(known, _)| known.name() == kind);
+            let names: Vec<_> =
+                crate::archive::archived_kinds().map(|(kind, _)| kind.name()).collect();
+            problems.require(
+                known,
+                &format!("lifecycle.kinds.{kind}"),
+                &format!("one of {}", names.join(", ")),
+            );
+        }
     }
 
     fn check_connect(&self, problems: &mut Problems) {

@@ -1,6 +1,7 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
 mod account;
+mod archive;
 mod audit;
 mod candles;
 mod common;
