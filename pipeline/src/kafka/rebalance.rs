@@ -88,10 +88,6 @@ impl ClientContext for Rebalances {
     fn stats(&self, statistics: Statistics) {
         // A member without partitions is not told so by every protocol.
         if let Some(group) = &statistics.cgrp {
-            eprintln!(
-                "STATS {} {} {} {}",
-                group.state, group.join_state, group.assignment_size, group.stateage
-            );
             let settled = match self.protocol {
                 GroupProtocol::Classic => group.join_state == "steady",
                 // Who was never given anything stays in the first state of joining.

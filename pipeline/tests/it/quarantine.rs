@@ -17,6 +17,8 @@ use crate::look::{self, Plain, trade};
 
 const PARTITIONS: i32 = 4;
 const START: i64 = 1_700_000_000_000_000;
+/// How long the cluster may take to change a setting.
+const ADMIN: Duration = Duration::from_secs(30);
 
 /// A trade as a client with another partitioner sends it: to the wrong partition.
 fn misrouted(pipeline: &Pipeline, id: i64) -> (String, Plain) {
@@ -249,7 +251,10 @@ async fn limit_quarantine(pipeline: &Pipeline, bytes: &str) {
     let admin: AdminClient<DefaultClientContext> = kafka.client().create().expect("admin");
     let topic = Kind::Quarantine.spec().topic(&kafka.topic_prefix);
     let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", bytes);
-    let done = admin.alter_configs(&[change], &AdminOptions::new()).await.expect("asked");
+    let done = admin
+        .alter_configs(&[change], &AdminOptions::new().request_timeout(Some(ADMIN)))
+        .await
+        .expect("asked");
     done[0].as_ref().expect("changed");
 }
 
