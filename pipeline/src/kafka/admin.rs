@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -18,6 +18,8 @@ use super::KafkaSettings;
 
 /// How long a question to the cluster may take.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two looks whether brokers know of new topics.
+const KNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// Suffix of the topic of windows to be computed again.
 const DIRTY: &str = "candle.dirty";
 
@@ -134,6 +136,10 @@ async fn create(
             Err((name, code)) => bail!("topic {name} cannot be created: {code}"),
         }
     }
+    if !created.is_empty() {
+        let names = plans.into_iter().map(|plan| plan.name).collect();
+        tokio::task::spawn_blocking(move || admin.wait_until_known(names)).await??;
+    }
     Ok(created)
 }
 
@@ -156,6 +162,19 @@ impl Admin {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Admin> {
         Ok(Admin { client: settings.client().create().context("kafka admin client")? })
+    }
+
+    /// The controller creates topics; a moment may pass until brokers know of them. Blocks.
+    fn wait_until_known(&self, names: Vec<String>) -> Result<()> {
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
+        loop {
+            match self.describe(&names) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(KNOWN_PAUSE),
+            }
+        }
     }
 
     /// Incarnation and partitions of each of `names`; an error naming the first that does not exist.

@@ -60,6 +60,8 @@ impl Pipeline {
         let template = template();
 
         let registry = CancellationToken::new();
+        // A test that fails in here must not wait for a registry that nobody stops.
+        let failed = registry.clone().drop_guard();
         let running = tapeline::registry::start(
             tapeline::registry::RegistryOptions {
                 brokers: brokers.clone(),
@@ -98,6 +100,7 @@ impl Pipeline {
         let _: () = redis::cmd("FLUSHDB").query_async(&mut cache).await.expect("flush");
         let shutdown = CancellationToken::new();
         let context = Context::new(config, &shutdown).await.expect("context");
+        failed.disarm();
         Pipeline { context, shutdown, registry, admin_url, database }
     }
 

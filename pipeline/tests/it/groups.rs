@@ -14,6 +14,8 @@ use crate::common::{Pipeline, Process, Running, eventually};
 use crate::look::{self, Seeded, trade};
 
 const START: i64 = 1_700_000_000_000_000;
+/// How long the cluster may take to change a setting.
+const ADMIN: Duration = Duration::from_secs(30);
 /// Joins and leaves change with it, and only with it.
 const SEED: u64 = 0x5707_2417;
 
@@ -43,7 +45,10 @@ async fn short_session(pipeline: &Pipeline, group: &str) {
     let change = AlterConfig::new(ResourceSpecifier::Group(group))
         .set("consumer.session.timeout.ms", "3000")
         .set("consumer.heartbeat.interval.ms", "500");
-    let done = admin.alter_configs(&[change], &AdminOptions::new()).await.expect("asked");
+    let done = admin
+        .alter_configs(&[change], &AdminOptions::new().request_timeout(Some(ADMIN)))
+        .await
+        .expect("asked");
     done[0].as_ref().expect("changed");
 }
 
