@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -18,6 +18,8 @@ use super::KafkaSettings;
 
 /// How long a question to the cluster may take.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between two looks whether a new topic is there.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Suffix of the topic of windows to be computed again.
 const DIRTY: &str = "candle.dirty";
 
@@ -134,7 +136,25 @@ async fn create(
             Err((name, code)) => bail!("topic {name} cannot be created: {code}"),
         }
     }
+    if !created.is_empty() {
+        let (settings, names) = (settings.clone(), created.clone());
+        tokio::task::spawn_blocking(move || await_topics(&settings, &names)).await??;
+    }
     Ok(created)
+}
+
+/// Waits until the cluster knows new topics everywhere: it answers to their creation earlier.
+fn await_topics(settings: &KafkaSettings, names: &[String]) -> Result<()> {
+    let admin = Admin::new(settings)?;
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let deadline = Instant::now() + ADMIN_TIMEOUT;
+    loop {
+        match admin.describe(&names) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(SETTLE_PAUSE),
+        }
+    }
 }
 
 /// Deletes every topic of the pipeline; those that do not exist are passed over.
