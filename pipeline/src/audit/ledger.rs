@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use tapeline_stages::store::Table;
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::{Contract, Topic};
 
@@ -121,8 +122,8 @@ impl Walk {
             ));
         }
         let stored = range.counts[STORED];
-        // Candles and gaps that replace a row are stored and add none.
-        let replaces = matches!(self.kind, Kind::Candle | Kind::Gap);
+        // Rows that replace another are stored and add none.
+        let replaces = Table::of(self.kind).is_some_and(Table::replaces);
         if range.added > stored || (range.added < stored && !replaces) {
             return Err(format!(
                 "the batch of {words} {} to {} stored {stored} and added {} rows by day",

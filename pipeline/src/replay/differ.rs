@@ -42,7 +42,15 @@ impl Shadow<'_> {
             // Without new judgement there are no other anomalies.
             Table::Anomalies => self.request.revalidate,
             Table::Ohlcv => self.has(Kind::Trade),
-            Table::Gaps => false,
+            Table::OptionData => self.has(Kind::Option),
+            // Rows of these are replaced by what lies outside of the range.
+            Table::Gaps
+            | Table::Flows
+            | Table::Predictions
+            | Table::Portfolios
+            | Table::Positions
+            | Table::PositionHistory
+            | Table::Orders => false,
         };
         Table::ALL.into_iter().filter(of).collect()
     }
@@ -112,7 +120,11 @@ impl Shadow<'_> {
                 "exists (select from ranges r where r.origin_topic = l.origin_topic
                 and r.partition = l.origin_partition and l.origin between r.first and r.last)"
             }
-            Table::Ohlcv | Table::Gaps => "false",
+            Table::OptionData => {
+                "exists (select from ranges r where r.kind = 'option' and r.partition = l.origin_partition
+                and l.origin between r.first and r.last)"
+            }
+            _ => "false",
         }
     }
 

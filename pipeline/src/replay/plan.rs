@@ -1,6 +1,7 @@
 //! What a replay reads: topics, and a range of offsets in each partition.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,7 +15,10 @@ use super::{Place, Request, Target};
 use crate::kafka::{Admin, KafkaSettings, Range, dirty_topic};
 use crate::wiring::STORED_KINDS;
 
-const ASK: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a question to the cluster may take.
+const ASK: Duration = Duration::from_secs(10);
+/// Time between two attempts to ask it.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// One partition's part of a replay, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,9 +241,23 @@ fn with_ranges(
 pub(super) fn held(settings: &KafkaSettings, topic: &str, partitions: i32) -> Result<i64> {
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     (0..partitions).try_fold(0, |held, partition| {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK)?;
+        let (low, high) = ends(&consumer, topic, partition)?;
         Ok(held + high - low)
     })
+}
+
+/// Ends of a partition. One that was just created has no leader for a moment: it is asked again.
+fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let deadline = Instant::now() + ASK;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, ASK) {
+            Ok(ends) => return Ok(ends),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("ends of {topic} [{partition}]"));
+            }
+            Err(_) => std::thread::sleep(AGAIN),
+        }
+    }
 }
 
 fn range(
@@ -248,9 +266,7 @@ fn range(
     partition: i32,
     request: &Request,
 ) -> Result<(i64, i64)> {
-    let (low, high) = consumer
-        .fetch_watermarks(topic, partition, ASK)
-        .with_context(|| format!("ends of {topic} [{partition}]"))?;
+    let (low, high) = ends(consumer, topic, partition)?;
     let offset = |place: Place| match place {
         Place::Beginning => Ok(low),
         Place::End => Ok(high),

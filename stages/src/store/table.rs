@@ -1,5 +1,7 @@
 //! The tables the store writes, and the statements for each.
 
+use tapeline_schemas::{ALL_KINDS, Kind, KindSpec};
+
 use super::pushed;
 
 /// A table.
@@ -96,6 +98,33 @@ impl Table {
     /// Columns that make an event another one where they differ.
     pub fn content(self) -> &'static [&'static str] {
         self.spec().content
+    }
+
+    /// Its column of the event's time.
+    pub fn time(self) -> &'static str {
+        self.spec().time
+    }
+
+    /// Whether a row may replace another of its key.
+    pub fn replaces(self) -> bool {
+        self.spec().rule == Rule::Higher
+    }
+
+    /// Whether a row keeps its time when it is replaced.
+    pub fn keeps_time(self) -> bool {
+        self.key().contains(&self.time())
+    }
+
+    /// The table that takes a kind.
+    pub fn of(kind: Kind) -> Option<Table> {
+        let name = kind.spec().table?;
+        Table::ALL.into_iter().find(|table| table.name() == name)
+    }
+
+    /// Kinds that it takes.
+    pub fn kinds(self) -> impl Iterator<Item = Kind> {
+        let of = move |spec: &&KindSpec| spec.table == Some(self.name());
+        ALL_KINDS.iter().filter(of).map(|spec| spec.kind)
     }
 
     /// Whether its rows come beside another row of the same record, which alone is counted.
