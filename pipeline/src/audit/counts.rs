@@ -27,7 +27,9 @@ pub(super) async fn judge(
 ) -> Result<Check> {
     let mut check = Check::new("ledger_to_tables");
     let wanted: Vec<_> = auditor.wanted().map(|subject| subject.kind).collect();
-    for table in Table::ALL.into_iter().filter(|table| table.kinds().any(|kind| wanted.contains(&kind))) {
+    for table in
+        Table::ALL.into_iter().filter(|table| table.kinds().any(|kind| wanted.contains(&kind)))
+    {
         judge_table(database, table, cut, &mut check).await?;
     }
     Ok(check)

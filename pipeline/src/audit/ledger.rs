@@ -8,9 +8,9 @@ use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use tapeline_stages::store::Table;
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::{Contract, Topic};
+use tapeline_stages::store::Table;
 
 use super::Auditor;
 use super::cut::{self, Cut, Fence, Marks};

@@ -18,13 +18,8 @@ use super::KafkaSettings;
 
 /// How long a question to the cluster may take.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
-<<<<<<< HEAD
 /// Pause between two looks whether brokers know of new topics.
 const KNOWN_PAUSE: Duration = Duration::from_millis(50);
-=======
-/// Time between two looks whether a new topic is there.
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
->>>>>>> replay
 /// Suffix of the topic of windows to be computed again.
 const DIRTY: &str = "candle.dirty";
 
@@ -142,29 +137,10 @@ async fn create(
         }
     }
     if !created.is_empty() {
-<<<<<<< HEAD
-        let names = plans.into_iter().map(|plan| plan.name).collect();
+        let names = created.clone();
         tokio::task::spawn_blocking(move || admin.wait_until_known(names)).await??;
-=======
-        let (settings, names) = (settings.clone(), created.clone());
-        tokio::task::spawn_blocking(move || await_topics(&settings, &names)).await??;
->>>>>>> replay
     }
     Ok(created)
-}
-
-/// Waits until the cluster knows new topics everywhere: it answers to their creation earlier.
-fn await_topics(settings: &KafkaSettings, names: &[String]) -> Result<()> {
-    let admin = Admin::new(settings)?;
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let deadline = Instant::now() + ADMIN_TIMEOUT;
-    loop {
-        match admin.describe(&names) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(SETTLE_PAUSE),
-        }
-    }
 }
 
 /// Deletes every topic of the pipeline; those that do not exist are passed over.

@@ -23,8 +23,8 @@ pub use admin::{
 };
 pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
 pub use ends::LogEndReader;
-pub use headers::{header_list, header_text};
 pub use fixed::{Fixed, Progress, Range};
+pub use headers::{header_list, header_text};
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
 pub use read::{OffsetRange, commit_note, committed, read_ranges};

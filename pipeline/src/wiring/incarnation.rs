@@ -8,6 +8,7 @@
 //! forgotten some days after the last time that they were renewed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -91,28 +92,30 @@ impl Incarnations {
     /// Ends when a topic is no longer the one that was there at the start, and says so.
     pub(super) async fn changed(&self) -> String {
         let mut looks = 0;
+        let mut admin: Option<Arc<Admin>> = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             looks += 1;
-            let known = self.clone();
+            let (known, asked) = (self.clone(), admin.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 if looks % LOOKS_TO_RENEW == 0 {
                     known.anchors.iter().try_for_each(|anchor| anchor.remember(&known.kafka))?;
                 }
-                known.look()
+                let admin = asked.map_or_else(|| Admin::new(&known.kafka).map(Arc::new), Ok)?;
+                anyhow::Ok((known.look(&admin)?, admin))
             });
             match looked.await {
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some(changed))) => return changed,
+                Ok(Ok((None, asked))) => admin = Some(asked),
+                Ok(Ok((Some(changed), _))) => return changed,
                 Ok(Err(error)) => tracing::debug!(error = format!("{error:#}"), "topics"),
                 Err(error) => tracing::debug!(%error, "topics"),
             }
         }
     }
 
-    fn look(&self) -> Result<Option<String>> {
+    fn look(&self, admin: &Admin) -> Result<Option<String>> {
         let names: Vec<&str> = self.ids.keys().map(String::as_str).collect();
-        let found = Admin::new(&self.kafka)?.describe(&names)?;
+        let found = admin.describe(&names)?;
         let changed = self.ids.iter().find_map(|(name, id)| {
             let now = &found.get(name)?.id;
             (now != id).then(|| recreated(name, now, id))

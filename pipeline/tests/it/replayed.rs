@@ -1,10 +1,5 @@
 //! The same events a second time, and a topic that is not the one it was.
 
-use std::sync::Arc;
-
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use tapeline::kafka::create_topics;
 use tapeline::wiring::{Context, StageName};
 use tapeline_schemas::{
     Book, BookAction, Control, Kind, Level, Micros, Money, Ticker, Trade, encode, headers,
@@ -93,15 +88,6 @@ pub(crate) async fn digests(pipeline: &Pipeline) -> Vec<Vec<String>> {
         all.extend(look::rows(pipeline, &sql).await);
     }
     all
-}
-
-/// The pipeline with another name on the same topics and database: it begins anew.
-async fn renamed(pipeline: &Pipeline, name: &str) -> Context {
-    let mut context = pipeline.context.clone();
-    let mut config = (*context.config).clone();
-    config.pipeline.id = format!("{}_{name}", config.pipeline.id);
-    context.config = Arc::new(config);
-    context
 }
 
 pub(crate) async fn candles_are_there(pipeline: &Pipeline) {

@@ -190,8 +190,8 @@ async fn stages_work_under_logins_that_are_refused_everything_else_o7() {
     let validate = pipeline.start(StageName::Validate);
     let store =
         pipeline.start_member(&as_role(&pipeline, &cluster, "tapeline_store"), StageName::Store);
-    let candles =
-        pipeline.start_member(&as_role(&pipeline, &cluster, "tapeline_candles"), StageName::Candles);
+    let candles = pipeline
+        .start_member(&as_role(&pipeline, &cluster, "tapeline_candles"), StageName::Candles);
     let trades = |from: i64| {
         (from..from + 40)
             .map(|id| trade("TEST", "A-USD", id, "100.5", START + id * MINUTE / 4))

@@ -8,8 +8,8 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 
-use super::loss;
 use self::waiting::Waiting;
+use super::loss;
 use super::origin::{Held, plain_input};
 use super::{
     Batcher, Chunk, Contract, Durable, In, Input, Lost, Outcome, Position, QuarantineSink, Record,
