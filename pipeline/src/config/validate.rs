@@ -7,6 +7,7 @@ use tapeline_schemas::Kind;
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+use crate::venue::CHANNELS;
 
 const DAY_MS: u64 = 86_400_000;
 /// Kafka's own limit for names of topics is 249, kinds and endings included.
@@ -107,9 +108,9 @@ impl Config {
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
             for channel in &venue.channels {
-                let known = Kind::from_name(channel).is_some_and(|kind| kind.spec().raw);
-                let raw = Kind::raw().map(Kind::name).collect::<Vec<_>>().join(", ");
-                problems.require(known, &key("channels"), &format!("{raw}, not '{channel}'"));
+                let names = CHANNELS.map(Kind::name);
+                let expected = format!("{}, not '{channel}'", names.join(", "));
+                problems.require(names.contains(&channel.as_str()), &key("channels"), &expected);
             }
             for symbol in &venue.symbols {
                 let pair =
