@@ -87,7 +87,10 @@ fn a_value_out_of_range_is_refused_with_the_range() {
     assert!(refusal(None, &[("TAPELINE__STORE__CONNECTIONS", "-1")]).contains("store.connections"));
     assert!(refusal(None, &[("TAPELINE__STORE__CONNECTIONS", "two")]).contains("two"));
     let message = refusal(None, &[("TAPELINE__CONNECT__VENUES__KRAKEN__CHANNELS", "trade,candle")]);
-    assert!(message.contains("trade, ticker, book, not 'candle'"), "{message}");
+    assert!(
+        message.contains("trade, ticker, book, option, venue_candle, not 'candle'"),
+        "{message}"
+    );
     assert!(refusal(None, &[("TAPELINE__LOG__FORMAT", "xml")]).contains("`json`"));
 }
 

@@ -147,9 +147,9 @@ impl Config {
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
             for channel in &venue.channels {
-                let known = CHANNELS.map(Kind::name);
-                let expected = format!("{}, not '{channel}'", known.join(", "));
-                problems.require(known.contains(&channel.as_str()), &key("channels"), &expected);
+                let names = CHANNELS.map(Kind::name);
+                let expected = format!("{}, not '{channel}'", names.join(", "));
+                problems.require(names.contains(&channel.as_str()), &key("channels"), &expected);
             }
             for symbol in &venue.symbols {
                 let pair =

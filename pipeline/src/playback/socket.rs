@@ -14,8 +14,9 @@ use crate::venue::driver::{ANNOUNCEMENT, END_OF_RECORDING};
 
 /// Frames written before the socket is flushed at full speed.
 const FLUSH_FRAMES: usize = 64;
-/// Time for the client to answer the close, so that the last frames are not cut off by a reset.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the client to answer the close, so that the last frames are not cut off by a reset. What the socket holds
+/// by then may be thousands of frames, for a client that waits for Kafka; one that is gone ends it at once.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The sending half of a tape's connection.
 pub(super) struct Tape {

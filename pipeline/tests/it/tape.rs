@@ -114,6 +114,26 @@ async fn assert_instruments(pipeline: &Pipeline) {
     assert_eq!(pipeline.count(terms).await, 0, "an option's terms are its instrument's");
 }
 
+/// The indexes of options serve the questions they are for (T13).
+async fn assert_plans(pipeline: &Pipeline) {
+    let mut database = pipeline.database().await;
+    // So few rows are read faster without any index.
+    sqlx::query("set enable_seqscan = off").execute(&mut database).await.expect("set");
+    for (index, condition) in [
+        ("idx_option_data_underlying_expiry", "underlying = 'BTC' and expiry_date = '2021-09-24Z'"),
+        ("idx_option_data_strike_type", "strike_price = 8000 and option_type = 'put'"),
+        (
+            "idx_option_data_exchange_symbol_time",
+            "exchange = 'DERIBIT' and symbol = 'BTC-24SEP21-8000-P' and time > '2021-07-22Z'",
+        ),
+    ] {
+        let sql = format!("explain select * from option_data where {condition}");
+        let plan: Vec<String> =
+            sqlx::query_scalar(&sql).fetch_all(&mut database).await.expect("plan");
+        assert!(plan.join("\n").contains(index), "{index}: {plan:#?}");
+    }
+}
+
 async fn assert_redis(pipeline: &Pipeline) {
     let client = redis::Client::open(pipeline.context.config.redis.url.as_str()).expect("url");
     let mut cache = client.get_multiplexed_async_connection().await.expect("redis");
@@ -189,6 +209,7 @@ async fn recorded_traffic_arrives_whole_in_timescaledb_and_redis_digit_for_digit
         and receive_time - time not between interval '-5 seconds' and interval '5 seconds'";
     assert_eq!(pipeline.count(strange).await, 0, "Bithumb's times are in UTC");
     assert_instruments(&pipeline).await;
+    assert_plans(&pipeline).await;
     assert_redis(&pipeline).await;
     let wrong = "select count(*) from market_data_ohlcv c cross join lateral \
         (select sum(amount) as volume, count(*) as trades from market_data_trades t \

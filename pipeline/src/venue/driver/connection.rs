@@ -130,11 +130,12 @@ impl Link {
                     continue;
                 }
             };
-            heard = Instant::now();
             let closed = || ConnectionError::Closed("without a word".to_owned());
             if !self.message(message.ok_or_else(closed)??, &mut recorded).await? {
                 return Ok(());
             }
+            // After the core has taken it: where that had to wait, the venue was not silent.
+            heard = Instant::now();
             *useful = true;
         }
     }
