@@ -58,6 +58,8 @@ impl Pipeline {
         let template = template();
 
         let registry = CancellationToken::new();
+        // Where setting up fails, the test's runtime would wait for the registry for ever.
+        let guard = registry.clone().drop_guard();
         let running = tapeline::registry::start(
             tapeline::registry::RegistryOptions {
                 brokers: brokers.clone(),
@@ -96,6 +98,7 @@ impl Pipeline {
         let _: () = redis::cmd("FLUSHDB").query_async(&mut cache).await.expect("flush");
         let shutdown = CancellationToken::new();
         let context = Context::new(config, &shutdown).await.expect("context");
+        guard.disarm();
         Pipeline { context, shutdown, registry, admin_url, database }
     }
 
