@@ -1,7 +1,11 @@
-//! Load for the pipeline: seeded, realistic enough to be worth storing.
+//! Load for the pipeline: seeded, realistic enough to be worth storing; and the faults that it has
+//! to survive.
 
+mod faults;
 mod market;
+mod random;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -25,6 +29,8 @@ struct Cli {
 enum Command {
     /// Publish trades of a simulated market into the raw topic.
     Produce(ProduceArgs),
+    /// Make things go wrong, and compare what is stored with what was sent.
+    Faults(faults::FaultsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,10 +56,22 @@ struct ProduceArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let Cli { command: Command::Produce(args) } = Cli::parse();
-    let context = Context::new(Config::load(None)?, &CancellationToken::new()).await?;
-    produce(&context, &args).await
+async fn main() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Produce(args) => {
+            let context = Context::new(Config::load(None)?, &CancellationToken::new()).await?;
+            produce(&context, &args).await?;
+        }
+        Command::Faults(args) => {
+            // Dropped at a signal, so that processes and services end with it.
+            let good = tokio::select! {
+                good = faults::run(args) => good?,
+                _ = tokio::signal::ctrl_c() => false,
+            };
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Trades between two looks at the clock.

@@ -10,6 +10,7 @@ use tapeline_stages::candle::{
     Candles, DirtyStage, HOLD_MICROS, Longer, Minutes, Outgoing, Publish, Reviser, Settings, Tier,
     publish_outbox,
 };
+use tapeline_stages::failpoint;
 use tapeline_stages::flow::{Limits, Topic};
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,7 @@ async fn tier<T: Tier>(
         hold_micros: HOLD_MICROS,
     };
     let sink = MessageSink::new(
+        name,
         Producer::new(&config.kafka)?,
         context.prefix(),
         context.schema_ids.clone(),
@@ -111,7 +113,9 @@ impl Publish for CandlePublisher {
                 .send(&self.topic.name, partition, key, Some(&value), None, &delivery)
                 .await?;
         }
-        delivery.wait().await
+        delivery.wait().await?;
+        failpoint::hit("candles-outbox.after_send");
+        Ok(())
     }
 }
 
