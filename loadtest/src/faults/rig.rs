@@ -241,8 +241,12 @@ impl Rig {
         }
     }
 
-    /// Removes what the case made.
-    pub(crate) async fn finish(self) -> Result<()> {
+    /// Removes what the case made, unless somebody will want to look at it.
+    pub(crate) async fn finish_if(self, verdict: &Verdict) -> Result<()> {
+        if verdict.is_clean() { self.finish().await } else { Ok(()) }
+    }
+
+    async fn finish(self) -> Result<()> {
         delete_topics(&self.config.kafka).await?;
         let mut admin = PgConnection::connect(&self.site.database).await?;
         let drop = format!("drop database {} with (force)", self.database);

@@ -12,6 +12,7 @@ use super::super::feed::Mix;
 use super::super::process::Process;
 use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
+use super::SETTLE;
 use crate::random::Random;
 
 const SIGKILL: i32 = 9;
@@ -22,8 +23,6 @@ const STAGES: [(&str, &str); 4] =
 const RATE: u64 = 300;
 /// How long a process may take to come to its failpoint.
 const REACH: Duration = Duration::from_secs(30);
-/// How long the end state may take.
-const SETTLE: Duration = Duration::from_secs(120);
 /// Kills of each stage in one round of a full run, and rounds.
 const FULL: (u32, u32) = (40, 6);
 
@@ -91,11 +90,8 @@ async fn failpoint_round(run: &Run, seed: u64) -> Result<(Outcome, Tally)> {
     let mut feed = flow.stop().await?;
     let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut all], SETTLE).await?;
     all.stop().await?;
-    let clean = verdict.is_clean();
     let runs = tally.kills.values().sum();
-    if clean {
-        rig.finish().await?;
-    }
+    rig.finish_if(&verdict).await?;
     Ok((Outcome { runs, verdict, recovered, ..Outcome::default() }, tally))
 }
 
@@ -158,9 +154,7 @@ pub(crate) async fn groups(run: Arc<Run>) -> Result<Outcome> {
     for process in left {
         process.stop().await?;
     }
-    if verdict.is_clean() {
-        rig.finish().await?;
-    }
+    rig.finish_if(&verdict).await?;
     let runs = u64::from(kills_each) * STAGES.len() as u64;
     Ok(Outcome { runs, verdict, recovered, ..Outcome::default() })
 }

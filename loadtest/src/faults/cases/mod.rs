@@ -1,8 +1,28 @@
 //! The matrix of issue 4, a case a row.
 
 mod kills;
+mod owners;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 
 use super::Case;
+
+/// How long anything may take to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the end state may take.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// Waits until `condition` holds.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
 
 /// Every case, in the issue's order.
 pub(crate) fn all() -> Vec<Case> {
@@ -18,6 +38,36 @@ pub(crate) fn all() -> Vec<Case> {
             fault: "members of real groups killed with SIGKILL at any moment",
             own: false,
             run: |run| Box::pin(kills::groups(run)),
+        },
+        Case {
+            name: "commit",
+            fault: "the database's answer to COMMIT lost",
+            own: false,
+            run: |run| Box::pin(owners::commit_unanswered(run)),
+        },
+        Case {
+            name: "zombie",
+            fault: "zombie: SIGSTOP past the session timeout, the peer goes on, SIGCONT",
+            own: false,
+            run: |run| Box::pin(owners::zombie(run)),
+        },
+        Case {
+            name: "frozen",
+            fault: "frozen in mid-COPY",
+            own: false,
+            run: |run| Box::pin(owners::frozen(run)),
+        },
+        Case {
+            name: "rolling",
+            fault: "old and new version side by side (rolling upgrade)",
+            own: false,
+            run: |run| Box::pin(owners::rolling(run)),
+        },
+        Case {
+            name: "storm",
+            fault: "rebalance storm: join or leave every 1-3 s, both protocols",
+            own: false,
+            run: |run| Box::pin(owners::storm(run)),
         },
     ]
 }
