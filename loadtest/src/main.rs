@@ -8,7 +8,7 @@ mod random;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use tapeline::config::Config;
 use tapeline::wiring::Context;
@@ -56,22 +56,32 @@ struct ProduceArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tapeline-loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<bool> {
     match Cli::parse().command {
         Command::Produce(args) => {
             let context = Context::new(Config::load(None)?, &CancellationToken::new()).await?;
             produce(&context, &args).await?;
+            Ok(true)
         }
         Command::Faults(args) => {
             // Dropped at a signal, so that processes and services end with it.
-            let good = tokio::select! {
-                good = faults::run(args) => good?,
-                _ = tokio::signal::ctrl_c() => false,
-            };
-            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            tokio::select! {
+                good = faults::run(args) => good,
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Trades between two looks at the clock.

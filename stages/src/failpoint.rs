@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Every place by its stage, in the order a batch passes them.
-pub const PLACES: [&str; 21] = [
+pub const PLACES: [&str; 22] = [
     "validate.after_quarantine",
     "validate.before_produce",
     "validate.mid_produce",
     "validate.after_produce",
     "validate.after_delivery",
+    "store.before_begin",
     "store.before_copy",
     "store.mid_copy",
     "store.before_commit",

@@ -49,57 +49,68 @@ pub(crate) async fn commit_unanswered(run: Arc<Run>) -> Result<Outcome> {
     Ok(Outcome { runs: u64::from(proxy.cut()), verdict, recovered, notes, skipped: None })
 }
 
+/// Where a stage is frozen so that its first deed after the thaw is to write.
+const BEFORE_WRITING: [(&str, &str); 4] = [
+    ("store", "store.before_begin"),
+    ("validate", "validate.before_produce"),
+    ("candles", "candles.before_produce"),
+    ("cache", "cache.before_write"),
+];
+
 /// A process that takes no note of time, and one that takes its place.
 pub(crate) async fn zombie(run: Arc<Run>) -> Result<Outcome> {
-    let rounds = run.pick(1, 8);
     let mut outcome = Outcome::default();
-    for stage in ["store", "validate", "candles", "cache"] {
-        outcome.add(zombies(&run, stage, rounds).await?);
+    for (stage, place) in BEFORE_WRITING {
+        outcome.add(zombies(&run, stage, place).await?);
     }
     Ok(outcome)
 }
 
-async fn zombies(run: &Run, stage: &str, rounds: u32) -> Result<Outcome> {
+async fn zombies(run: &Run, stage: &str, place: &str) -> Result<Outcome> {
+    let rounds: u32 = run.pick(1, 10);
     let rig = Rig::with(run.site(), "zombie", |config| {
         config.group.session_timeout_ms = SESSION_MS;
     })
     .await?;
-    let others = ["validate", "store", "cache", "candles"];
-    let others: Vec<&str> = others.into_iter().filter(|other| *other != stage).collect();
+    let others: Vec<&str> =
+        BEFORE_WRITING.iter().map(|(other, _)| *other).filter(|other| *other != stage).collect();
     let mut rest = rig.start(&others.join(","), &How::instance("rest"))?;
     let flow = rig.feed(run.seed, Mix::default())?.flow(RATE);
-    let mut peers = [rig.start(stage, &How::default())?, rig.start(stage, &How::default())?];
-    for peer in &peers {
-        taken(peer, 0).await?;
-    }
-    let mut refused = 0;
-    for round in 0..rounds {
-        let zombie = round as usize % 2;
-        let before = times_taken(&peers[1 - zombie]);
-        peers[zombie].signal(Signal::Stop)?;
-        eventually("the process is frozen", || peers[zombie].is_frozen()).await?;
-        taken(&peers[1 - zombie], before).await?;
-        peers[zombie].signal(Signal::Continue)?;
-        // It finds out: refused at its next write, or told by the group.
-        let before = times_taken(&peers[zombie]);
-        let deadline = Instant::now() + PATIENCE;
-        while times_taken(&peers[zombie]) == before {
-            if peers[zombie].ended()?.is_some() {
+    let mut peer = rig.start(stage, &How::default())?;
+    taken(&peer, 0).await?;
+    let mut random = Random::named(run.seed, stage);
+    let (mut refused, mut told) = (0, 0);
+    for _ in 0..rounds {
+        let failpoints = format!("{place}:{}:stop", 1 + random.below(5));
+        let mut zombie = rig.start(stage, &How { failpoints, ..How::default() })?;
+        eventually("the process freezes before it writes", || zombie.is_frozen()).await?;
+        let before = times_taken(&peer);
+        taken(&peer, before).await?;
+        let before = times_taken(&zombie);
+        zombie.signal(Signal::Continue)?;
+        // It finds out: refused at its write, or told by the group.
+        eventually("the zombie ends or begins anew", || {
+            zombie.ended().is_ok_and(|ended| ended.is_some()) || times_taken(&zombie) > before
+        })
+        .await?;
+        match zombie.ended()? {
+            Some(status) => {
+                ensure!(!status.success(), "{} ended with {status}", zombie.name);
                 refused += 1;
-                peers[zombie] = rig.start(stage, &How::default())?;
-                taken(&peers[zombie], 0).await?;
-                break;
             }
-            ensure!(Instant::now() < deadline, "{}: neither ended nor taken back", peers[zombie].name);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            None => {
+                told += 1;
+                zombie.stop().await?;
+            }
         }
+        peer.still_runs()?;
     }
     let mut feed = flow.stop().await?;
-    let [one, two] = &mut peers;
-    let (verdict, recovered) = rig.settle(&mut feed, &mut [one, two, &mut rest], SETTLE).await?;
-    drop((peers, rest));
+    let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut peer, &mut rest], SETTLE).await?;
+    drop((peer, rest));
     rig.finish_if(&verdict).await?;
-    let notes = vec![format!("{stage}: {rounds} frozen, {refused} ended refused, the others rejoined")];
+    ensure!(stage != "store" || refused > 0, "no write of a zombie was refused");
+    let notes = vec![format!("{stage}: {refused} zombies ended refused, {told} began anew")];
     Ok(Outcome { runs: u64::from(rounds), verdict, recovered, notes, skipped: None })
 }
 
@@ -115,7 +126,7 @@ async fn taken(process: &Process, before: usize) -> Result<()> {
 
 /// Frozen while the database waits for the rest of a COPY: no timeout of PostgreSQL ends that.
 pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
-    let rounds = run.pick(1, 10);
+    let rounds: u32 = run.pick(1, 10);
     let rig = Rig::with(run.site(), "frozen", |config| {
         config.group.session_timeout_ms = SESSION_MS;
     })

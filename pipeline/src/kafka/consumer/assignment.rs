@@ -8,6 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tapeline_stages::flow::{Input, Released, Resume, Start, TopicPartition};
 use tokio::sync::oneshot;
 
+use super::super::rebalance::Change;
 use super::{ASK, Worker};
 
 /// An assignment that waits for the lanes to say where to start.
@@ -175,6 +176,25 @@ impl Worker {
             self.start_again(lane)?;
         }
         Ok(())
+    }
+
+    /// At the end: changes that were told and not yet obeyed, since no lane is left to drain.
+    /// librdkafka would wait for the answer for ever, and the process would never end.
+    pub(super) fn obey_what_is_open(&mut self) {
+        let mut taken = self.draining.take().map(|draining| draining.list);
+        let mut given = self.starting.drain(..).any(|starting| !starting.again);
+        for change in self.consumer.context().take() {
+            match change {
+                Change::Assign(_) => given = true,
+                Change::Revoke(list) => taken = Some(list),
+            }
+        }
+        let obeyed = taken.map_or(Ok(()), |list| self.consumer.incremental_unassign(&list));
+        let none = TopicPartitionList::new();
+        let answered = if given { self.consumer.incremental_assign(&none) } else { Ok(()) };
+        if let Err(error) = obeyed.and(answered) {
+            tracing::debug!(%error, "rebalance at the end");
+        }
     }
 
     /// A lane gave up everything it had read: what stays ours is read again from its fences.

@@ -144,6 +144,7 @@ impl Worker {
         self.take_checkpoints();
         self.commit(CommitMode::Sync);
         self.consumer.context().close();
+        self.obey_what_is_open();
         // Dropping the consumer leaves the group.
     }
 
