@@ -109,7 +109,9 @@ impl Run {
 
     /// Services of the harness's own, started when first asked for.
     pub(crate) async fn own(&self) -> Result<&OwnServices> {
-        self.own.get_or_try_init(|| OwnServices::start(&self.shared.dir)).await
+        let own = self.own.get_or_try_init(|| OwnServices::start(&self.shared.dir)).await?;
+        own.heal().await?;
+        Ok(own)
     }
 
     /// `quick` in a quick run, `full` otherwise.

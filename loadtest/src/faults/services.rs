@@ -3,14 +3,21 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::proxy::Proxy;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
+use super::proxy::{Proxy, Weather};
 use super::site::{Addresses, Site};
+use crate::random::Random;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");
+
+const SERVICES: [&str; 3] = ["kafka", "postgres", "redis"];
 
 /// A broker behind a proxy, a database and a Redis, in a directory that is removed at the end.
 pub(crate) struct OwnServices {
@@ -27,21 +34,44 @@ pub(crate) struct Control {
     environment: Vec<(&'static str, String)>,
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A mounted file system that is unmounted when it goes.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the database may still have a file open.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Below the ports that systems give to clients: while a service is down nobody else gets its
+/// port, and no client that tries again and again connects to itself.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// Ports that are free, and not among each other's.
+fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    let mut random = Random::new(u64::from(std::process::id()));
+    let mut ports = [0; COUNT];
+    for place in 0..COUNT {
+        let drawn = std::iter::repeat_with(|| {
+            PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16
+        });
+        let free = |port: &u16| !ports.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        ports[place] = drawn.take(1_000).find(free).context("no free port")?;
+    }
+    Ok(ports)
 }
 
 impl OwnServices {
     pub(crate) async fn start(dir: &Path) -> Result<OwnServices> {
         let dir = dir.join("services");
         std::fs::create_dir_all(dir.join("kafka"))?;
-        let (kafka, postgres, redis) = (free_port()?, free_port()?, free_port()?);
-        let proxy = Proxy::start(0, &format!("127.0.0.1:{kafka}"), b"").await?;
+        let [kafka, controller, advertised, postgres, redis] = free_ports()?;
+        let proxy = Proxy::start(advertised, &format!("127.0.0.1:{kafka}"), b"").await?;
         let mut environment = vec![
             ("TAPELINE_SERVICES_DIR", dir.display().to_string()),
             ("TAPELINE_KAFKA_PORT", kafka.to_string()),
-            ("TAPELINE_KAFKA_CONTROLLER_PORT", free_port()?.to_string()),
+            ("TAPELINE_KAFKA_CONTROLLER_PORT", controller.to_string()),
             ("TAPELINE_KAFKA_ADVERTISED_PORT", proxy.port.to_string()),
             ("TAPELINE_POSTGRES_PORT", postgres.to_string()),
             ("TAPELINE_REDIS_PORT", redis.to_string()),
@@ -52,7 +82,7 @@ impl OwnServices {
         let control = Control { dir, environment };
         // Whatever fails from here on, what was started is stopped.
         let guard = Guard(Some(control.clone()));
-        control.run("up", &["kafka", "postgres", "redis"]).await?;
+        control.run("up", &SERVICES).await?;
         let addresses = Addresses {
             brokers: format!("127.0.0.1:{}", proxy.port),
             database: format!("postgres://tapeline:tapeline@127.0.0.1:{postgres}/tapeline"),
@@ -68,6 +98,49 @@ impl OwnServices {
 
     pub(crate) fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Everything up and in fair weather, whatever the last case left.
+    pub(crate) async fn heal(&self) -> Result<()> {
+        self.kafka.set(Weather::default());
+        for service in SERVICES {
+            // It fails where there is no process, which is started below.
+            let _ = self.control.signal(service, "CONT");
+        }
+        self.control.run("up", &SERVICES).await
+    }
+
+    /// A connection to the database of `url` as its superuser.
+    pub(crate) async fn superuser(&self, url: &str) -> Result<PgConnection> {
+        let file = self.control.dir.join("postgres/pgpass");
+        let line = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let password = line.trim_end().rsplit(':').next().unwrap_or_default();
+        let options = PgConnectOptions::from_str(url)?.username("postgres").password(password);
+        Ok(PgConnection::connect_with(&options).await?)
+    }
+
+    /// The tablespace `small` on a file system of so many MiB.
+    pub(crate) async fn small_disk(&self, mib: u32) -> Result<SmallDisk> {
+        let dir = std::fs::canonicalize(self.control.dir.join("postgres"))?.join("small");
+        std::fs::create_dir_all(&dir)?;
+        let size = format!("size={mib}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir).output()?;
+        ensure!(mount.status.success(), "{}", String::from_utf8_lossy(&mount.stderr).trim());
+        let disk = SmallDisk(dir.clone());
+        let owned = Command::new("chown").arg("postgres:").arg(&dir).status()?;
+        ensure!(owned.success(), "chown of {} failed", dir.display());
+        let mut admin = self.superuser(&self.site.database).await?;
+        let create = format!("create tablespace small owner tapeline location '{}'", dir.display());
+        admin.execute(create.as_str()).await?;
+        Ok(disk)
+    }
+
+    /// Removes the tablespace, which nothing uses any more, and its file system.
+    pub(crate) async fn remove(&self, disk: SmallDisk) -> Result<()> {
+        let mut admin = self.superuser(&self.site.database).await?;
+        admin.execute("drop tablespace small").await?;
+        drop(disk);
+        Ok(())
     }
 
     pub(crate) async fn finish(&self) -> Result<()> {

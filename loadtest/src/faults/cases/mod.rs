@@ -1,6 +1,7 @@
 //! The matrix of issue 4, a case a row.
 
 mod kills;
+mod outages;
 mod owners;
 
 use std::time::{Duration, Instant};
@@ -68,6 +69,48 @@ pub(crate) fn all() -> Vec<Case> {
             fault: "rebalance storm: join or leave every 1-3 s, both protocols",
             own: false,
             run: |run| Box::pin(owners::storm(run)),
+        },
+        Case {
+            name: "timeouts",
+            fault: "validate repeats itself, one delivery times out while the next succeeds",
+            own: true,
+            run: |run| Box::pin(outages::delivery_timeouts(run)),
+        },
+        Case {
+            name: "broker",
+            fault: "broker SIGKILL and restart under load; SIGSTOP; half-open TCP",
+            own: true,
+            run: |run| Box::pin(outages::broker(run)),
+        },
+        Case {
+            name: "db-stopped",
+            fault: "database stopped",
+            own: true,
+            run: |run| Box::pin(outages::database_stopped(run)),
+        },
+        Case {
+            name: "db-slow",
+            fault: "database slow",
+            own: false,
+            run: |run| Box::pin(outages::database_slow(run)),
+        },
+        Case {
+            name: "deadlock",
+            fault: "database deadlock",
+            own: true,
+            run: |run| Box::pin(outages::deadlock(run)),
+        },
+        Case {
+            name: "disk-full",
+            fault: "database out of disk (small tmpfs)",
+            own: true,
+            run: |run| Box::pin(outages::disk_full(run)),
+        },
+        Case {
+            name: "redis",
+            fault: "Redis killed, flushed, restarted",
+            own: true,
+            run: |run| Box::pin(outages::redis(run)),
         },
     ]
 }
