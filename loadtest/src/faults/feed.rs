@@ -91,10 +91,12 @@ pub(crate) fn identity(symbol: &str, sequence: u64, time: i64, figures: &[&str])
     format!("{sequence}.{:016x}", xxh3_64(content.as_bytes()))
 }
 
-struct Event {
-    kind: Kind,
-    key: String,
-    payload: Vec<u8>,
+/// An event on its way: its payload is in our schema and has no wire header.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) kind: Kind,
+    pub(crate) key: String,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// The generator.
@@ -122,11 +124,6 @@ impl Feed {
         }
     }
 
-    /// The market's time.
-    pub(crate) fn now(&self) -> Micros {
-        Micros(self.now)
-    }
-
     /// Sends about `count` events; they are delivered after [`Feed::delivered`].
     pub(crate) async fn send(&mut self, count: u64) -> Result<()> {
         for _ in 0..count {
@@ -142,6 +139,35 @@ impl Feed {
         Ok(())
     }
 
+    /// The next event of `kind`, for the caller to send; it counts as sent.
+    pub(crate) fn event(&mut self, kind: Kind) -> Event {
+        self.now += self.mix.pace;
+        let symbol = self.random.below(self.mix.symbols as u64) as usize;
+        match kind {
+            Kind::Ticker => self.ticker(symbol),
+            Kind::Book => self.book(symbol),
+            _ => self.trade(symbol),
+        }
+    }
+
+    /// An event as [`Feed::event`] makes them that does not count, for the caller to spoil.
+    pub(crate) fn draft(&mut self, kind: Kind) -> Event {
+        let (events, last) = (self.sent.events.clone(), self.last.clone());
+        let event = self.event(kind);
+        (self.sent.events, self.last) = (events, last);
+        event
+    }
+
+    /// One trade whose venue's clock is `ahead` of the receive time.
+    pub(crate) async fn send_ahead(&mut self, ahead: Duration) -> Result<()> {
+        let now = self.now;
+        let symbol = self.random.below(self.mix.symbols as u64) as usize;
+        self.now += i64::try_from(ahead.as_micros())?;
+        let event = self.trade_received(symbol, now);
+        self.now = now;
+        self.publish(&event).await
+    }
+
     async fn offer(&mut self, event: Event) -> Result<()> {
         if self.random.chance(self.mix.poison) {
             self.publish(&poison(&event)).await?;
@@ -149,9 +175,7 @@ impl Feed {
         }
         let again = self.random.chance(self.mix.duplicates);
         if again {
-            let Event { kind, key, payload } = &event;
-            let (kind, key, payload) = (*kind, key.clone(), payload.clone());
-            self.waiting.push_back(Event { kind, key, payload });
+            self.waiting.push_back(event.clone());
         }
         // Only trades may overtake one another: of tickers and books the last one counts.
         if event.kind != Kind::Trade {
@@ -184,6 +208,10 @@ impl Feed {
     }
 
     fn trade(&mut self, number: usize) -> Event {
+        self.trade_received(number, self.now)
+    }
+
+    fn trade_received(&mut self, number: usize, received: i64) -> Event {
         let sequence = self.next_sequence(number, 0);
         let mut time = self.now;
         if self.random.chance(self.mix.late) {
@@ -206,7 +234,7 @@ impl Feed {
             taker_or_maker: None,
             sequence: i64::try_from(sequence).ok(),
             venue_time: Micros(time),
-            receive_time: Micros(self.now + 1_000),
+            receive_time: Micros(received + 1_000),
         };
         Event { kind: Kind::Trade, key: format!("{VENUE}:{symbol}"), payload: encode(&trade) }
     }

@@ -3,8 +3,10 @@
 
 mod cases;
 mod feed;
+mod front;
 mod process;
 mod proxy;
+mod push;
 mod results;
 mod rig;
 mod services;

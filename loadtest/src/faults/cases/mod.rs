@@ -3,6 +3,7 @@
 mod kills;
 mod outages;
 mod owners;
+mod records;
 
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,42 @@ pub(crate) fn all() -> Vec<Case> {
             fault: "Redis killed, flushed, restarted",
             own: true,
             run: |run| Box::pin(outages::redis(run)),
+        },
+        Case {
+            name: "registry",
+            fault: "registry down, slow, 500, garbage; cold and warm",
+            own: false,
+            run: |run| Box::pin(records::registry(run)),
+        },
+        Case {
+            name: "hostile",
+            fault: "corrupt Avro, wrong magic, oversized, truncated, bit flips; what only the database refuses",
+            own: false,
+            run: |run| Box::pin(records::hostile(run)),
+        },
+        Case {
+            name: "duplicates",
+            fault: "duplicates 0 / 1 / 50 / 100 %, shuffled, late by seconds to days",
+            own: false,
+            run: |run| Box::pin(records::duplicates(run)),
+        },
+        Case {
+            name: "conflict",
+            fault: "one conflicting row already in the table",
+            own: false,
+            run: |run| Box::pin(records::conflict(run)),
+        },
+        Case {
+            name: "poison",
+            fault: "one poison record between good ones, in every codec path",
+            own: false,
+            run: |run| Box::pin(records::poison(run)),
+        },
+        Case {
+            name: "clock",
+            fault: "venue clock an hour ahead",
+            own: false,
+            run: |run| Box::pin(records::clock_ahead(run)),
         },
     ]
 }
