@@ -139,6 +139,11 @@ impl Feed {
         Ok(())
     }
 
+    /// Goes on into other topics.
+    pub(crate) fn replace_publisher(&mut self, publisher: RawPublisher) {
+        self.publisher = publisher;
+    }
+
     /// The next event of `kind`, for the caller to send; it counts as sent.
     pub(crate) fn event(&mut self, kind: Kind) -> Event {
         self.now += self.mix.pace;

@@ -35,7 +35,6 @@ static SPAWNER: LazyLock<mpsc::SyncSender<(Command, mpsc::SyncSender<Spawned>)>>
 /// A signal that the harness sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signal {
-    Stop,
     Continue,
     Terminate,
 }
@@ -47,7 +46,6 @@ pub(crate) struct Process {
     log: PathBuf,
     /// What it is, in messages.
     pub(crate) name: String,
-    pub(crate) began: Instant,
 }
 
 impl Process {
@@ -78,13 +76,12 @@ impl Process {
         SPAWNER.send((command, answer)).ok().context("the spawning thread is gone")?;
         let child = started.recv().context("the spawning thread is gone")?;
         let child = child.with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Process { child, log, name: name.to_owned(), began: Instant::now() })
+        Ok(Process { child, log, name: name.to_owned() })
     }
 
     /// Sends a signal to this process, which cannot be another's: it has not been waited for.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let name = match signal {
-            Signal::Stop => "-STOP",
             Signal::Continue => "-CONT",
             Signal::Terminate => "-TERM",
         };
@@ -156,7 +153,7 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
         lines[lines.len().saturating_sub(4)..].join(" | ")

@@ -1,6 +1,6 @@
 //! One case's pipeline: its topics, database and cache, and processes of the real binary.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -132,9 +132,12 @@ impl Rig {
         })
     }
 
-    /// Where this case keeps its files.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// Gives the pipeline another name on the same topics, tables and cache.
+    pub(crate) async fn rename(&mut self, id: &str) -> Result<()> {
+        id.clone_into(&mut self.config.pipeline.id);
+        id.clone_into(&mut self.stages.pipeline.id);
+        self.context = Context::new(self.config.clone(), &CancellationToken::new()).await?;
+        Ok(())
     }
 
     /// Rows that others than a [`Feed`] had stored, for the ledger's sum.
@@ -161,7 +164,7 @@ impl Rig {
     /// The same with settings of its own.
     pub(crate) fn start_with(&self, stages: &str, how: &How, config: &Config) -> Result<Process> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", stages.replace(',', "+"));
+        let name = format!("{}-{number}", if stages.is_empty() { "all".to_owned() } else { stages.replace(',', "+") });
         let file = self.dir.join(format!("{name}.json"));
         std::fs::write(&file, differences(config)?.to_string())?;
         let mut arguments = vec!["--config".to_owned(), file.display().to_string()];

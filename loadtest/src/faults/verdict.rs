@@ -70,11 +70,8 @@ pub(crate) const CANDLES: &str = "
 
 /// Looks at everything once. Cheap checks come first and end it, so that it can be asked often.
 pub(crate) async fn judge(rig: &Rig, sent: &Sent) -> Result<Verdict> {
+    let mut verdict = rows(rig, sent).await?;
     let mut database = rig.database().await?;
-    let mut verdict = Verdict::default();
-    for (kind, rows) in ROWS.iter().enumerate() {
-        verdict.add(events(&mut database, kind, rows, sent).await?);
-    }
     if !verdict.is_clean() {
         return Ok(verdict);
     }
@@ -96,6 +93,16 @@ pub(crate) async fn judge(rig: &Rig, sent: &Sent) -> Result<Verdict> {
         verdict.wrong.extend(cache(rig, sent).await?);
     }
     verdict.wrong.extend(quarantine(rig, sent).await?);
+    Ok(verdict)
+}
+
+/// The rows alone.
+pub(crate) async fn rows(rig: &Rig, sent: &Sent) -> Result<Verdict> {
+    let mut database = rig.database().await?;
+    let mut verdict = Verdict::default();
+    for (kind, rows) in ROWS.iter().enumerate() {
+        verdict.add(events(&mut database, kind, rows, sent).await?);
+    }
     Ok(verdict)
 }
 

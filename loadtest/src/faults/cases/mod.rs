@@ -4,6 +4,7 @@ mod kills;
 mod outages;
 mod owners;
 mod records;
+mod topics;
 
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,18 @@ pub(crate) fn all() -> Vec<Case> {
             fault: "venue clock an hour ahead",
             own: false,
             run: |run| Box::pin(records::clock_ahead(run)),
+        },
+        Case {
+            name: "recreated",
+            fault: "topic deleted and recreated under a running pipeline",
+            own: false,
+            run: |run| Box::pin(topics::recreated(run)),
+        },
+        Case {
+            name: "retention",
+            fault: "retention passes the committed offset",
+            own: false,
+            run: |run| Box::pin(topics::retention(run)),
         },
     ]
 }

@@ -102,6 +102,7 @@ pub(crate) async fn database_slow(run: Arc<Run>) -> Result<Outcome> {
     proxy.set(Weather { latency, bandwidth: Some(64 * 1024), ..Weather::default() });
     memory.watch(&mut work.all, lasts).await?;
     proxy.set(Weather::default());
+    proxy.reset();
     work.end(1, vec![memory.verdict()?]).await
 }
 
@@ -185,16 +186,18 @@ pub(crate) async fn broker(run: Arc<Run>) -> Result<Outcome> {
         tokio::time::sleep(Duration::from_secs(run.pick(4, 30))).await;
         own.kafka.set(Weather::default());
         goes_on(&rig).await?;
+        own.kafka.reset();
+        goes_on(&rig).await?;
         let mut feed = flow.stop().await?;
         rig.settle(&mut feed, &mut [], SETTLE).await
     };
     let (verdict, recovered) = tokio::select! {
         done = faults => done?,
-        failed = supervise(&rig, "", &restarts) => bail!("{:?}", failed),
+        failed = supervise(&rig, "", &restarts) => bail!("the stages cannot be kept running: {failed:?}"),
     };
     rig.finish_if(&verdict).await?;
     let notes = vec![format!("{} restarts of the stages by their supervisor", restarts.get())];
-    Ok(Outcome { runs: u64::from(rounds) + 2, verdict, recovered, notes, skipped: None })
+    Ok(Outcome { runs: u64::from(rounds) + 3, verdict, recovered, notes, skipped: None })
 }
 
 /// Deliveries of `validate` time out while later ones succeed: it stops loudly, and its next start
@@ -229,7 +232,7 @@ pub(crate) async fn delivery_timeouts(run: Arc<Run>) -> Result<Outcome> {
     };
     let (verdict, recovered) = tokio::select! {
         done = faults => done?,
-        failed = supervise(&rig, "", &restarts) => bail!("{:?}", failed),
+        failed = supervise(&rig, "", &restarts) => bail!("the stages cannot be kept running: {failed:?}"),
     };
     rig.finish_if(&verdict).await?;
     ensure!(restarts.get() > 0, "no delivery failed for good");

@@ -1,5 +1,6 @@
 //! Records that are wrong, late, repeated, in conflict or ahead of their time.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Result, ensure};
 use sqlx::Connection as _;
 use tapeline::registry_client::RegistryClient;
 use tapeline_schemas::{Kind, Micros, Record as _, Ticker, Trade, encode};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::feed::{Event, Feed, KINDS, Mix, VENUE};
 use super::super::front::{Front, Mood};
@@ -171,7 +173,7 @@ async fn flipped(rig: &Rig, feed: &mut Feed, random: &mut Random, count: u64) ->
         let event = feed.draft(Kind::Ticker);
         let mut ticker = Ticker::decode(&event.payload)?;
         ticker.exchange = "FLIP".into();
-        ticker.event_id = Some(format!("flip {}", records.len()).into());
+        ticker.event_id = Some(Cow::Owned(spread(records.len())));
         let key = format!("FLIP:{}", ticker.symbol);
         let mut payload = encode(&ticker);
         let bit = random.below(payload.len() as u64 * 8) as usize;
@@ -186,6 +188,11 @@ async fn flipped(rig: &Rig, feed: &mut Feed, random: &mut Random, count: u64) ->
     rig.add_foreign_rows(stored);
     feed.sent.poison += count - stored;
     Ok(count)
+}
+
+/// An id that no flipped bit makes another's.
+fn spread(number: usize) -> String {
+    format!("{:016x}", xxh3_64(&number.to_le_bytes()))
 }
 
 /// A row with the key of an event that comes later, and other content.

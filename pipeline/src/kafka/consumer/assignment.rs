@@ -103,6 +103,9 @@ impl Worker {
                     .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
             };
             list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
+            if let Offset::Offset(offset) = offset {
+                self.began.insert(resume.at, offset);
+            }
         }
         if starting.again {
             self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
@@ -166,6 +169,7 @@ impl Worker {
         for element in draining.list.elements() {
             if let Some(at) = self.place(element.topic(), element.partition()) {
                 self.owned.remove(&at);
+                self.began.remove(&at);
                 let lane = self.lane_of(at);
                 self.lanes[lane].forget(at);
             }

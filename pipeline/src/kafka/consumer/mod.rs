@@ -65,6 +65,8 @@ struct Worker {
     checkpoints: std_mpsc::Receiver<Checkpoints>,
     owned: HashMap<TopicPartition, usize>,
     uncommitted: HashMap<TopicPartition, Checkpoint>,
+    /// Where each partition was begun, for as long as nothing was read of it.
+    began: HashMap<TopicPartition, i64>,
     last_commit: Instant,
     starting: Vec<Starting>,
     draining: Option<Draining>,
@@ -103,6 +105,7 @@ pub fn start_consumer(
         checkpoints,
         owned: HashMap::new(),
         uncommitted: HashMap::new(),
+        began: HashMap::new(),
         last_commit: Instant::now(),
         starting: Vec::new(),
         draining: None,
@@ -260,10 +263,15 @@ impl Worker {
         }
         match code {
             Some(
-                RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::UnknownTopicOrPartition
+                RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => Err(error).context(
+                "a topic that is read was deleted. Where it is created again its offsets begin anew: \
+                 start this stage again, it says what has to be done",
+            ),
+            Some(
+                RDKafkaErrorCode::Fatal
                 | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed,
@@ -278,19 +286,27 @@ impl Worker {
 
     /// Names every range between the position and what the log still has.
     fn lost_ranges(&self) -> String {
-        let mut ranges = Vec::new();
+        let mut next: HashMap<TopicPartition, i64> = self.began.clone();
         let positions = self.consumer.position().ok();
         for element in positions.iter().flat_map(|list| list.elements()) {
-            let (topic, partition) = (element.topic(), element.partition());
-            let marks = self.consumer.fetch_watermarks(topic, partition, ASK);
-            if let (Offset::Offset(next), Ok((low, high))) = (element.offset(), marks)
+            let at = self.place(element.topic(), element.partition());
+            if let (Some(at), Offset::Offset(offset)) = (at, element.offset()) {
+                next.insert(at, offset);
+            }
+        }
+        let mut ranges = Vec::new();
+        for (at, next) in next.into_iter().filter(|(at, _)| self.owned.contains_key(at)) {
+            let topic = self.name(at);
+            if let Ok((low, high)) = self.consumer.fetch_watermarks(topic, at.partition, ASK)
                 && !(low..=high).contains(&next)
             {
                 ranges.push(format!(
-                    "{topic} [{partition}] offset {next}, the log holds {low}..{high}"
+                    "{topic} [{}] offset {next}, the log holds {low}..{high}",
+                    at.partition
                 ));
             }
         }
+        ranges.sort();
         if ranges.is_empty() { "a partition just assigned".to_owned() } else { ranges.join("; ") }
     }
 
