@@ -43,14 +43,7 @@ pub(crate) struct Mix {
 
 impl Default for Mix {
     fn default() -> Mix {
-        Mix {
-            symbols: 6,
-            pace: SECOND / 2,
-            duplicates: 20,
-            late: 10,
-            poison: 5,
-            shuffle: 8,
-        }
+        Mix { symbols: 6, pace: SECOND / 2, duplicates: 20, late: 10, poison: 5, shuffle: 8 }
     }
 }
 

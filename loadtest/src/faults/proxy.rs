@@ -49,11 +49,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Listens on `port` (0: a free one) and passes on to `target`, `host:port`. `needle` marks
     /// the requests whose replies [`Proxy::cut_replies`] cuts.
-    pub(crate) async fn start(
-        port: u16,
-        target: &str,
-        needle: &'static [u8],
-    ) -> Result<Proxy> {
+    pub(crate) async fn start(port: u16, target: &str, needle: &'static [u8]) -> Result<Proxy> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.context("fault proxy")?;
         let port = listener.local_addr()?.port();
         let (sky, seen) = watch::channel(Sky::default());
@@ -150,13 +146,7 @@ enum Way {
 }
 
 /// Passes bytes one way until the connection is to end.
-async fn pass(
-    from: &TcpStream,
-    to: &TcpStream,
-    shared: &Shared,
-    way: Way,
-    cutting: &AtomicBool,
-) {
+async fn pass(from: &TcpStream, to: &TcpStream, shared: &Shared, way: Way, cutting: &AtomicBool) {
     let mut sky = shared.sky.clone();
     let mut buffer = vec![0; CHUNK];
     let (mut from, mut to) = (Half(from), Half(to));

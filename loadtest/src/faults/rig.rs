@@ -164,7 +164,10 @@ impl Rig {
     /// The same with settings of its own.
     pub(crate) fn start_with(&self, stages: &str, how: &How, config: &Config) -> Result<Process> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", if stages.is_empty() { "all".to_owned() } else { stages.replace(',', "+") });
+        let name = format!(
+            "{}-{number}",
+            if stages.is_empty() { "all".to_owned() } else { stages.replace(',', "+") }
+        );
         let file = self.dir.join(format!("{name}.json"));
         std::fs::write(&file, differences(config)?.to_string())?;
         let mut arguments = vec!["--config".to_owned(), file.display().to_string()];

@@ -56,7 +56,8 @@ fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
         let drawn = std::iter::repeat_with(|| {
             PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16
         });
-        let free = |port: &u16| !ports.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let free =
+            |port: &u16| !ports.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
         ports[place] = drawn.take(1_000).find(free).context("no free port")?;
     }
     Ok(ports)
@@ -124,7 +125,8 @@ impl OwnServices {
         let dir = std::fs::canonicalize(self.control.dir.join("postgres"))?.join("small");
         std::fs::create_dir_all(&dir)?;
         let size = format!("size={mib}m");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir).output()?;
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir).output()?;
         ensure!(mount.status.success(), "{}", String::from_utf8_lossy(&mount.stderr).trim());
         let disk = SmallDisk(dir.clone());
         let owned = Command::new("chown").arg("postgres:").arg(&dir).status()?;

@@ -147,10 +147,7 @@ async fn events(
     }
     if verdict.doubled + verdict.changed > 0 {
         let (doubled, changed) = (verdict.doubled, verdict.changed);
-        verdict.wrong.push(format!(
-            "{}: {doubled} doubled, {changed} changed",
-            KINDS[kind].name()
-        ));
+        verdict.wrong.push(format!("{}: {doubled} doubled, {changed} changed", KINDS[kind].name()));
     }
     Ok(verdict)
 }

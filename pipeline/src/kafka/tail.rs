@@ -65,7 +65,10 @@ impl CheckedTail {
             let origin = origin(message).ok_or_else(|| {
                 SinkError::Fatal(format!(
                     "{} [{}] offset {}: no {} header; only `validate` may write to a checked topic",
-                    place.0, place.1, message.offset(), headers::ORIGIN
+                    place.0,
+                    place.1,
+                    message.offset(),
+                    headers::ORIGIN
                 ))
             })?;
             let start = Start::At(origin + 1);

@@ -159,7 +159,12 @@ pub(crate) async fn groups(run: Arc<Run>) -> Result<Outcome> {
     Ok(Outcome { runs, verdict, recovered, ..Outcome::default() })
 }
 
-async fn group_loop(rig: &Rig, stage: &str, kills: u32, mut random: Random) -> Result<Vec<Process>> {
+async fn group_loop(
+    rig: &Rig,
+    stage: &str,
+    kills: u32,
+    mut random: Random,
+) -> Result<Vec<Process>> {
     let how = How::default();
     let mut members = vec![rig.start(stage, &how)?, rig.start(stage, &how)?];
     for _ in 0..kills {

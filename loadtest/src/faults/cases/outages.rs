@@ -121,7 +121,8 @@ pub(crate) async fn deadlock(run: Arc<Run>) -> Result<Outcome> {
         // The store takes its fences first and comes to the table then.
         let waits = "select count(*) from pg_locks where relation = 'market_data_ticker'::regclass and not granted";
         work.rig.reaches(waits, 1, PATIENCE).await?;
-        let locked = other.execute("select * from tapeline_fence order by 1 desc, 2 desc for update").await;
+        let locked =
+            other.execute("select * from tapeline_fence order by 1 desc, 2 desc for update").await;
         other.execute("rollback").await?;
         if locked.is_ok() {
             met = work.all.said().matches("40P01").count() as u64;
@@ -252,7 +253,11 @@ async fn supervise(rig: &Rig, stages: &str, restarts: &std::cell::Cell<u32>) -> 
     let mut process = rig.start(stages, &How::instance("one"))?;
     loop {
         if let Some(status) = process.ended()? {
-            ensure!(status.code().is_some_and(|code| code != 0), "{} ended with {status}", process.name);
+            ensure!(
+                status.code().is_some_and(|code| code != 0),
+                "{} ended with {status}",
+                process.name
+            );
             restarts.set(restarts.get() + 1);
             process = rig.start(stages, &How::instance("one"))?;
         }

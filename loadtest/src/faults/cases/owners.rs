@@ -39,8 +39,7 @@ pub(crate) async fn commit_unanswered(run: Arc<Run>) -> Result<Outcome> {
         store.still_runs()?;
     }
     let mut feed = flow.stop().await?;
-    let (verdict, recovered) =
-        rig.settle(&mut feed, &mut [&mut store, &mut rest], SETTLE).await?;
+    let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut store, &mut rest], SETTLE).await?;
     let found = store.said().matches("whose commit went unanswered is there").count();
     let notes = vec![format!("{found} times the batch was found to be there")];
     ensure!(found > 0, "no batch was ever found again after its commit went unanswered");
@@ -139,7 +138,8 @@ pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
         let failpoints = format!("store.mid_copy:{pass}:stop");
         let mut frozen = rig.start("store", &How { failpoints, ..How::default() })?;
         eventually("the store freezes in mid-COPY", || frozen.is_frozen()).await?;
-        let since = rig.count("select (extract(epoch from clock_timestamp()) * 1000)::bigint").await?;
+        let since =
+            rig.count("select (extract(epoch from clock_timestamp()) * 1000)::bigint").await?;
         let began = Instant::now();
         let successor = rig.start("store", &How::default())?;
         let moved = format!(
@@ -158,8 +158,7 @@ pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
     }
     let mut store = rig.start("store", &How::default())?;
     let mut feed = flow.stop().await?;
-    let (verdict, recovered) =
-        rig.settle(&mut feed, &mut [&mut store, &mut rest], SETTLE).await?;
+    let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut store, &mut rest], SETTLE).await?;
     ensure!(ended > 0, "no successor ended the frozen backend");
     drop((store, rest));
     rig.finish_if(&verdict).await?;
@@ -212,7 +211,10 @@ async fn storm_of(run: &Run, protocol: GroupProtocol) -> Result<Outcome> {
     let (verdict, recovered) = rig.settle(&mut feed, &mut running, SETTLE).await?;
     drop((members, steady));
     rig.finish_if(&verdict).await?;
-    let notes = vec![format!("{}: {changes} changes, {rate:.0} trades a second stored meanwhile", protocol.name())];
+    let notes = vec![format!(
+        "{}: {changes} changes, {rate:.0} trades a second stored meanwhile",
+        protocol.name()
+    )];
     Ok(Outcome { runs: changes, verdict, recovered, notes, skipped: None })
 }
 
@@ -244,10 +246,16 @@ pub(crate) async fn rolling(run: Arc<Run>) -> Result<Outcome> {
     let mut feed = flow.stop().await?;
     let mut running: Vec<&mut Process> = members.iter_mut().map(|(_, member)| member).collect();
     let (verdict, recovered) = rig.settle(&mut feed, &mut running, SETTLE).await?;
-    let unnamed = rig.count("select count(*) from tapeline_ledger where topic like '%.trade' and rules = ''").await?;
+    let unnamed = rig
+        .count("select count(*) from tapeline_ledger where topic like '%.trade' and rules = ''")
+        .await?;
     ensure!(unnamed == 0, "{unnamed} batches of the ledger do not name the version of the rules");
     drop(members);
     rig.finish_if(&verdict).await?;
-    let which = if run.old.is_some() { "an older binary and this one" } else { "one binary, no older one was given (--old)" };
+    let which = if run.old.is_some() {
+        "an older binary and this one"
+    } else {
+        "one binary, no older one was given (--old)"
+    };
     Ok(Outcome { runs: replaced, verdict, recovered, notes: vec![which.to_owned()], skipped: None })
 }

@@ -20,8 +20,7 @@ use super::{PATIENCE, SETTLE, eventually};
 use crate::random::Random;
 
 /// Traffic without anything odd in it.
-const PLAIN: Mix =
-    Mix { symbols: 6, pace: 500_000, duplicates: 0, late: 0, poison: 0, shuffle: 0 };
+const PLAIN: Mix = Mix { symbols: 6, pace: 500_000, duplicates: 0, late: 0, poison: 0, shuffle: 0 };
 
 async fn end(rig: Rig, mut feed: Feed, mut all: Process, runs: u64) -> Result<Outcome> {
     let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut all], SETTLE).await?;
@@ -33,10 +32,9 @@ async fn end(rig: Rig, mut feed: Feed, mut all: Process, runs: u64) -> Result<Ou
 /// Repeated, shuffled, and late by seconds to days.
 pub(crate) async fn duplicates(run: Arc<Run>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    for (per_mille, events) in run.pick(
-        &[(500, 2_000)][..],
-        &[(0, 20_000), (10, 20_000), (500, 20_000), (1_000, 20_000)],
-    ) {
+    for (per_mille, events) in
+        run.pick(&[(500, 2_000)][..], &[(0, 20_000), (10, 20_000), (500, 20_000), (1_000, 20_000)])
+    {
         let rig = Rig::new(run.site(), "duplicates").await?;
         let all = rig.start("", &How::instance("one"))?;
         let mix = Mix { duplicates: *per_mille, late: 50, shuffle: 60, ..Mix::default() };
@@ -56,7 +54,9 @@ async fn foreign_schema(rig: &Rig, kind: Kind, field: &str) -> Result<u32> {
         fields.push(more);
     }
     let client = RegistryClient::new(&rig.site.registry, RegistryClient::DEFAULT_TIMEOUT)?;
-    Ok(client.register(&format!("{}-{field}", rig.context.group(kind.name())), &schema.to_string()).await?)
+    Ok(client
+        .register(&format!("{}-{field}", rig.context.group(kind.name())), &schema.to_string())
+        .await?)
 }
 
 /// The payload as that writer writes it.
@@ -219,15 +219,26 @@ pub(crate) async fn conflict(run: Arc<Run>) -> Result<Outcome> {
     let mut records = Vec::new();
     for place in 0..1_000 {
         if place == 500 {
-            records.push(Raw::framed(Kind::Ticker, &key, rig.context.schema_ids[&Kind::Ticker], &encode(&ticker)));
+            records.push(Raw::framed(
+                Kind::Ticker,
+                &key,
+                rig.context.schema_ids[&Kind::Ticker],
+                &encode(&ticker),
+            ));
         }
         let event = feed.event(Kind::Ticker);
-        records.push(Raw::framed(Kind::Ticker, &event.key, rig.context.schema_ids[&Kind::Ticker], &event.payload));
+        records.push(Raw::framed(
+            Kind::Ticker,
+            &event.key,
+            rig.context.schema_ids[&Kind::Ticker],
+            &event.payload,
+        ));
     }
     push(&rig, &records).await?;
     let counted = "select coalesce(sum(duplicate + conflict), 0)::bigint from tapeline_ledger";
     rig.reaches(counted, 1, PATIENCE).await?;
-    let kept = "select count(*) from market_data_ticker where exchange = 'CONFLICT' and last_price = 1.5";
+    let kept =
+        "select count(*) from market_data_ticker where exchange = 'CONFLICT' and last_price = 1.5";
     ensure!(rig.count(kept).await? == 1, "the row that was there first has changed");
     ensure!(rig.count(counted).await? == 1, "more than the one row was counted as there already");
     end(rig, feed, all, 1).await
@@ -249,7 +260,8 @@ pub(crate) async fn clock_ahead(run: Arc<Run>) -> Result<Outcome> {
         let mut all = all;
         rig.settle(&mut feed, &mut [&mut all], SETTLE).await?
     };
-    let flagged = rig.count("select count(*) from market_data_anomalies where 'future' = any(flags)").await?;
+    let flagged =
+        rig.count("select count(*) from market_data_anomalies where 'future' = any(flags)").await?;
     ensure!(flagged == ahead, "{flagged} of {ahead} events ahead of their time are flagged");
     // A window that closed early would have had to be corrected.
     let revised = rig.count("select count(*) from market_data_ohlcv where revision > 0").await?;
@@ -261,7 +273,8 @@ pub(crate) async fn clock_ahead(run: Arc<Run>) -> Result<Outcome> {
 /// The registry is down, slow, broken or somebody else, for a start and for a new schema.
 pub(crate) async fn registry(run: Arc<Run>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    let mut rig = Rig::with(run.site(), "registry", |config| config.registry.timeout_ms = 1_000).await?;
+    let mut rig =
+        Rig::with(run.site(), "registry", |config| config.registry.timeout_ms = 1_000).await?;
     let front = Front::start(&rig.config.registry.url.clone().unwrap_or_default()).await?;
     rig.stages.registry.url = Some(front.url.clone());
     let mut feed = rig.feed(run.seed, PLAIN)?;

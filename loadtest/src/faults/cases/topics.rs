@@ -46,7 +46,12 @@ async fn refuses(mut process: Process, words: &[&str]) -> Result<()> {
     ensure!(!status.success(), "{} ended with {status}", process.name);
     let said = process.said();
     for word in words {
-        ensure!(said.contains(word), "{} did not say `{word}`: {}", process.name, process.last_lines());
+        ensure!(
+            said.contains(word),
+            "{} did not say `{word}`: {}",
+            process.name,
+            process.last_lines()
+        );
     }
     Ok(())
 }
@@ -169,7 +174,11 @@ async fn retention_of(run: &Run, stage: &str) -> Result<Outcome> {
     ensure!(rig.count(TRADES).await? == stored, "rows were stored behind a silent jump");
     let verdict = verdict::Verdict::default();
     rig.finish_if(&verdict).await?;
-    Ok(Outcome { runs: 1, notes: vec![format!("{stage}: refused, the range is named")], ..Outcome::default() })
+    Ok(Outcome {
+        runs: 1,
+        notes: vec![format!("{stage}: refused, the range is named")],
+        ..Outcome::default()
+    })
 }
 
 /// The ends of a topic's partitions.
