@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and which module does it.
 
+mod audit;
 mod check;
 mod host;
 mod serve;
@@ -68,6 +69,9 @@ pub enum Command {
     },
     /// Check configuration, services or the whole way; exit 1 where something is wrong.
     Check(CheckArgs),
+    /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
+    /// wrong, 2 where that could not be found out.
+    Audit(audit::AuditArgs),
     /// The configuration.
     Config {
         /// What to do with it.
@@ -118,6 +122,16 @@ pub struct CheckArgs {
     pub e2e: bool,
 }
 
+impl Cli {
+    /// The exit code of a command that could not be carried out.
+    pub fn failure_code(&self) -> ExitCode {
+        match self.command {
+            Command::Audit(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// Runs a command.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Health { url } = &cli.command {
@@ -148,6 +162,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Migrate { action } => return migrations(&config, &action).await,
         Command::Check(args) => return check::run(config, &args).await,
+        Command::Audit(args) => return audit::run(&config, args).await,
         Command::Config { action: ConfigAction::Show } => {
             println!("{}", serde_json::to_string_pretty(&config.redacted())?);
         }

@@ -6,11 +6,13 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match tapeline::cli::run(tapeline::cli::Cli::parse()).await {
+    let cli = tapeline::cli::Cli::parse();
+    let failure = cli.failure_code();
+    match tapeline::cli::run(cli).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tapeline: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }

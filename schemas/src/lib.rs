@@ -23,5 +23,5 @@ pub use flags::{Flag, Flags};
 pub use kinds::{ALL_KINDS, Cleanup, Kind, KindSpec};
 pub use money::{Money, MoneyError};
 pub use routing::{murmur2, partition_for};
-pub use time::{Micros, Timeframe};
+pub use time::{Micros, Timeframe, civil};
 pub use wide::Wide;

@@ -45,6 +45,33 @@ impl Micros {
     }
 }
 
+/// RFC 3339 in UTC: `2021-04-17T16:49:02.557535Z`.
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil(self.0.div_euclid(86_400_000_000));
+        let micros = self.0.rem_euclid(86_400_000_000);
+        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
+    }
+}
+
+/// Year, month and day of a count of days since 1970-01-01.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+pub fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
 impl Serialize for Micros {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.0)
@@ -144,6 +171,22 @@ mod tests {
         assert_eq!(Micros::from_seconds_text("1.1234567"), Some(Micros(1_123_456)));
         assert_eq!(Micros::from_seconds_text("1.x"), None);
         assert_eq!(Micros::from_seconds_text(""), None);
+    }
+
+    #[test]
+    fn days_are_named_by_the_gregorian_calendar() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (18_734, (2021, 4, 17)),
+            (11_016, (2000, 2, 29)),
+            (-1, (1969, 12, 31)),
+            (-719_468, (0, 3, 1)),
+        ] {
+            assert_eq!(civil(days), date);
+        }
+        let time = Micros(1_618_678_142_557_535);
+        assert_eq!(time.to_string(), "2021-04-17T16:49:02.557535Z");
+        assert_eq!(Micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Report {
             self.latency_ms.p50, self.latency_ms.p99
         );
         let Verdict { raw_offsets, accounted, ok } = &self.audit;
-        let verdict = if *ok { "nothing lost" } else { "NOT every raw offset is accounted for" };
+        let verdict = if *ok { "nothing lost" } else { "something is WRONG" };
         println!("audit: {accounted} of {raw_offsets} raw offsets accounted for: {verdict}");
         self.wrong.iter().for_each(|wrong| println!("  {wrong}"));
     }
@@ -144,9 +144,12 @@ pub(super) async fn gather(
     let stored = context.sink_topics(STORED_KINDS)?;
     let pipeline = &context.config.pipeline.id;
     let audit = audit::accounted(&mut database, &context.config.kafka, pipeline, &stored).await?;
-    report.audit =
-        Verdict { raw_offsets: audit.raw_offsets, accounted: audit.accounted, ok: audit.ok() };
+    let whole = audit::run(&context.config, &audit::Scope::default()).await?;
+    let ok = audit.ok() && whole.ok;
+    report.audit = Verdict { raw_offsets: audit.raw_offsets, accounted: audit.accounted, ok };
     report.wrong = audit.wrong;
+    let offences = whole.checks.into_iter().filter_map(|check| Some((check.name, check.first_offence?)));
+    report.wrong.extend(offences.map(|(check, offence)| format!("{check}: {offence}")));
     Ok(report)
 }
 

@@ -1,5 +1,6 @@
 //! Guarantees of the whole pipeline, on real Kafka, TimescaleDB and Redis.
 
+mod audit;
 mod candles;
 mod common;
 mod hostile;

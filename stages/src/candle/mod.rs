@@ -8,6 +8,7 @@
 mod dirty;
 mod fold;
 mod holes;
+mod judge;
 mod note;
 mod operator;
 mod outbox;
@@ -17,6 +18,8 @@ mod tier;
 mod window;
 
 pub use dirty::Dirty;
+pub use judge::{Judged, judge_day};
+pub use note::taken_before;
 pub use fold::{Bar, Place, RANGE, Version};
 pub use operator::{Candles, HOLD_MICROS, Settings};
 pub use outbox::{OutboxError, Outgoing, Publish, publish_outbox};

@@ -101,6 +101,12 @@ fn escaped_len(letter: char) -> usize {
     if letter.is_ascii_control() || letter == '"' || letter == '\\' { 6 } else { letter.len_utf8() }
 }
 
+/// The offset before which a partition's records have been taken, by its owner's last commit and
+/// the note in it: the commit itself goes back to the oldest open window.
+pub fn taken_before(committed: i64, note: &str) -> i64 {
+    Note::read(note).map_or(committed, |note| note.next.max(committed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

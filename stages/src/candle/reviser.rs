@@ -108,7 +108,7 @@ impl Reviser {
         for start in windows(&mut conn, dirty, frame).await? {
             let (exchange, symbol) = (&dirty.exchange, &dirty.symbol);
             let window = WindowOf { exchange, symbol, frame, start };
-            written += usize::from(revise_window(&mut conn, &window).await?);
+            written += usize::from(revise_window(&mut conn, &self.pipeline, &window).await?);
         }
         Ok(written)
     }
@@ -117,11 +117,12 @@ impl Reviser {
 /// Computes one window again, in one transaction; says whether its candle changed.
 async fn revise_window(
     conn: &mut PgConnection,
+    pipeline: &str,
     window: &WindowOf<'_>,
 ) -> Result<bool, ReviseError> {
     failpoint::hit("candles-reviser.before_transaction");
     let mut work = conn.begin().await?;
-    let written = revise_locked(&mut work, window).await;
+    let written = revise_locked(&mut work, pipeline, window).await;
     match &written {
         // At once: a dropped transaction would hold its locks until the connection's next query.
         Ok(false) | Err(_) => work.rollback().await?,
@@ -136,6 +137,7 @@ async fn revise_window(
 
 async fn revise_locked(
     work: &mut PgConnection,
+    pipeline: &str,
     window: &WindowOf<'_>,
 ) -> Result<bool, ReviseError> {
     // One reviser at a time for a symbol, also while a partition changes hands.
@@ -152,6 +154,9 @@ async fn revise_locked(
     if write_candle(work, window, &bar, version, stored.is_some()).await? == 0 {
         // The store wrote the row in this moment; the next attempt sees it.
         return Err(ReviseError::NotYet("the candle is being written".to_owned()));
+    }
+    if stored.is_none() {
+        count_addition(work, pipeline, window).await?;
     }
     write_outbox(work, window, &bar, version).await?;
     Ok(true)
@@ -194,6 +199,24 @@ async fn write_candle(
         .execute(conn)
         .await?;
     Ok(done.rows_affected())
+}
+
+/// A row that no batch of the store has in its ledger.
+async fn count_addition(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    window: &WindowOf<'_>,
+) -> Result<(), ReviseError> {
+    sqlx::query(
+        "insert into tapeline_additions as a (pipeline, table_name, day, rows) \
+         values ($1, 'market_data_ohlcv', ($2 at time zone 'UTC')::date, 1) \
+         on conflict (pipeline, table_name, day) do update set rows = a.rows + 1",
+    )
+    .bind(pipeline)
+    .bind(Stamp(window.start))
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 async fn write_outbox(

@@ -97,31 +97,36 @@ pub async fn recompute(
     Ok(sum.map(|bar| (bar, all_final)))
 }
 
+pub(super) const TRADE: &str =
+    "price::text, amount::text, time, coalesce(sequence, 0), origin, receive_time";
+
 async fn trades(
     conn: &mut PgConnection,
     window: &WindowOf<'_>,
 ) -> Result<Vec<(Bar, bool)>, ReviseError> {
-    let rows = sqlx::query(
-        "select price::text, amount::text, time, coalesce(sequence, 0), origin, receive_time \
-         from market_data_trades \
-         where exchange = $1 and symbol = $2 and time >= $3 and time < $4",
-    )
+    let query = format!(
+        "select {TRADE} from market_data_trades \
+         where exchange = $1 and symbol = $2 and time >= $3 and time < $4"
+    );
+    let rows = sqlx::query(&query)
     .bind(window.exchange)
     .bind(window.symbol)
     .bind(Stamp(window.start))
     .bind(Stamp(window.end()))
     .fetch_all(conn)
     .await?;
-    let bar = |row: &PgRow| {
-        let time = row.try_get::<Stamp, _>(2)?.0;
-        let place = Place { time, sequence: row.try_get(3)?, origin: row.try_get(4)? };
-        let received = row.try_get::<Stamp, _>(5)?.0;
-        Ok((Bar::of(money(row, 0)?, money(row, 1)?, place, received), true))
-    };
-    rows.iter().map(bar).collect()
+    rows.iter().map(|row| trade(row).map(|bar| (bar, true))).collect()
 }
 
-const FIGURES: &str = "open::text, high::text, low::text, close::text, volume::text, \
+/// The bar of a stored trade.
+pub(super) fn trade(row: &PgRow) -> Result<Bar, ReviseError> {
+    let time = row.try_get::<Stamp, _>(2)?.0;
+    let place = Place { time, sequence: row.try_get(3)?, origin: row.try_get(4)? };
+    let received = row.try_get::<Stamp, _>(5)?.0;
+    Ok(Bar::of(money(row, 0)?, money(row, 1)?, place, received))
+}
+
+pub(super) const FIGURES: &str = "open::text, high::text, low::text, close::text, volume::text, \
                        quote_volume::text, trades_count, receive_time, time, final, revision";
 
 async fn minutes(
@@ -161,7 +166,7 @@ pub(super) async fn lock_candle(
     row.as_ref().map(candle).transpose()
 }
 
-fn candle(row: &PgRow) -> Result<(Bar, Version), ReviseError> {
+pub(super) fn candle(row: &PgRow) -> Result<(Bar, Version), ReviseError> {
     let quote_volume = Wide::parse(row.try_get(5)?)
         .ok_or_else(|| ReviseError::Unsound("quote volume beyond its digits".to_owned()))?;
     let time = row.try_get::<Stamp, _>(8)?.0;

@@ -18,6 +18,11 @@ impl Held {
         Held { origin, next_offset }
     }
 
+    /// Last origin taken.
+    pub(super) fn origin(&self) -> Option<i64> {
+        self.origin
+    }
+
     /// Offsets between the last raw record and the one at `offset`, which Kafka never delivered.
     pub(super) fn skipped_before(&mut self, offset: i64) -> Option<(i64, i64)> {
         let expected = self.next_offset.replace(offset + 1);

@@ -195,10 +195,15 @@ where
             }
             Contract::Plain => plain_input(record, topic),
             Contract::Checked => {
-                match self.held.entry(record.at).or_default().checked(record, topic)? {
+                let held = self.held.entry(record.at).or_default();
+                match held.checked(record, topic)? {
                     Some(input) => input,
                     None => {
-                        self.push(&plain_input(record, topic), Outcome::Repeated);
+                        // It stands for no origin: a span that begins with it holds what was held.
+                        let origin = held.origin().unwrap_or(record.offset);
+                        let input = plain_input(record, topic);
+                        let input = In { origin, origin_first: origin + 1, ..input };
+                        self.push(&input, Outcome::Repeated);
                         return Ok(());
                     }
                 }

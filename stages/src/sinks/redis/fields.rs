@@ -1,16 +1,15 @@
 //! An event as the fields of a Redis hash, readable by people.
 
-use redis::Cmd;
 use tapeline_schemas::{Book, Candle, CodecError, Kind, Level, Record, Ticker};
 
 use crate::cache::Value;
 use crate::store::rows::put_levels;
 
-/// Appends fields and values in turn. What a venue leaves out has no field.
-pub(super) fn put(value: &Value, cmd: &mut Cmd) -> Result<(), CodecError> {
-    let mut put = |name: &str, text: String| {
-        cmd.arg(name).arg(text);
-    };
+/// Gives each field with its value. What a venue leaves out has no field.
+pub(super) fn put(
+    value: &Value,
+    mut put: impl FnMut(&str, String),
+) -> Result<(), CodecError> {
     put("partition", value.stamp.at.partition.to_string());
     put("receive_time", value.stamp.receive_time.0.to_string());
     match value.kind {

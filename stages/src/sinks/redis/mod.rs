@@ -2,6 +2,7 @@
 
 mod fields;
 mod server;
+mod shown;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,6 +15,7 @@ use crate::failpoint;
 use crate::flow::{Resume, Sink, SinkError, Span, Start, TopicPartition};
 use crate::sinks::TopicIdentity;
 use server::{Server, Write};
+pub use shown::{Shown, shown};
 
 /// Where the log ends.
 pub trait LogEnds: Send {

@@ -169,7 +169,9 @@ fn replacement(sha: &str, write: &Write<'_>) -> Result<Cmd, CodecError> {
     cmd.arg(sha).arg(1).arg(&*write.value.key);
     cmd.arg(write.live.as_millis() as u64).arg(write.topic_id);
     cmd.arg(stamp.origin).arg(stamp.venue_time.0);
-    fields::put(write.value, &mut cmd)?;
+    fields::put(write.value, |name, text| {
+        cmd.arg(name).arg(text);
+    })?;
     Ok(cmd)
 }
 

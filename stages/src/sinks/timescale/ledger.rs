@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tapeline_schemas::Micros;
+use tapeline_schemas::{Micros, civil};
 
 use super::connection::{Row, Session};
 use super::copy::Merged;
@@ -102,38 +102,4 @@ fn put(bytes: &mut Vec<u8>, fences: &Fences, out: &CopyBuffers, span: &Span, day
     });
     let rules: Vec<&str> = out.rules(span.at).collect();
     tuple.text(&rules.join(","));
-}
-
-/// Year, month and day of a count of days since 1970-01-01.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_named_by_the_gregorian_calendar() {
-        for (days, date) in [
-            (0, (1970, 1, 1)),
-            (18_734, (2021, 4, 17)),
-            (11_016, (2000, 2, 29)),
-            (-1, (1969, 12, 31)),
-            (-719_468, (0, 3, 1)),
-        ] {
-            assert_eq!(civil(days), date);
-        }
-    }
 }
