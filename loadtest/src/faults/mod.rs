@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
 use self::results::{Line, Results};
 use self::services::OwnServices;
@@ -67,8 +67,6 @@ pub(crate) struct Case {
 pub(crate) struct Run {
     shared: Arc<Site>,
     own: OnceCell<OwnServices>,
-    /// One case at a time stops services.
-    alone: Mutex<()>,
     pub(crate) seed: u64,
     pub(crate) quick: bool,
     pub(crate) old: Option<PathBuf>,
@@ -123,7 +121,9 @@ impl Run {
 }
 
 /// Cases that run side by side in a quick run, most of which is waiting.
-const QUICK_JOBS: usize = 3;
+const QUICK_JOBS: usize = 4;
+/// The same in a full run.
+const FULL_JOBS: usize = 2;
 
 /// Runs what was asked for; whether all was well.
 pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
@@ -150,15 +150,24 @@ pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
     let run = Arc::new(Run {
         shared,
         own: OnceCell::new(),
-        alone: Mutex::new(()),
         seed,
         quick: args.quick,
         old: args.old.clone(),
     });
-    let jobs = args.jobs.unwrap_or(if args.quick { QUICK_JOBS } else { 1 });
+    let jobs = args.jobs.unwrap_or(if args.quick { QUICK_JOBS } else { FULL_JOBS }).max(1);
     let began = Instant::now();
-    let done = futures_util::stream::iter(chosen.into_iter().map(|case| one(&run, case)));
-    let lines: Vec<Line> = done.buffered(jobs.max(1)).collect().await;
+    let places: Vec<&str> = chosen.iter().map(|case| case.name).collect();
+    // Cases that stop services go one after the other, beside those that stop none.
+    let (own, shared): (Vec<Case>, Vec<Case>) =
+        chosen.into_iter().partition(|case| case.own && jobs > 1);
+    let queue = |cases: Vec<Case>, jobs: usize| {
+        let done = futures_util::stream::iter(cases.into_iter().map(|case| one(&run, case)));
+        done.buffered(jobs).collect::<Vec<Line>>()
+    };
+    let beside = if own.is_empty() { jobs } else { (jobs - 1).max(1) };
+    let (own, shared) = futures_util::join!(queue(own, 1), queue(shared, beside));
+    let mut lines: Vec<Line> = own.into_iter().chain(shared).collect();
+    lines.sort_by_key(|line| places.iter().position(|name| *name == line.name()));
     let results = Results::new(seed, args.quick, began.elapsed(), lines).await?;
     let full = whole && !args.quick;
     let name = if full { "faults.json" } else { "faults-partial.json" };
@@ -178,10 +187,6 @@ pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
 }
 
 async fn one(run: &Arc<Run>, case: Case) -> Line {
-    let _alone = match case.own {
-        true => Some(run.alone.lock().await),
-        false => None,
-    };
     let began = Instant::now();
     let outcome = (case.run)(Arc::clone(run)).await;
     let line = Line::new(&case, outcome, began.elapsed());

@@ -75,6 +75,13 @@ impl Line {
     }
 }
 
+impl Line {
+    /// Name of the case.
+    pub(crate) fn name(&self) -> &'static str {
+        self.case
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(reason) = &self.skipped {

@@ -20,6 +20,8 @@ use super::verdict::{Verdict, judge};
 
 /// Pause between two looks at an end state that is not there yet.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long an audit may take.
+const AUDIT: Duration = Duration::from_secs(120);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// How one process is started.
@@ -236,7 +238,10 @@ impl Rig {
         began: Instant,
     ) -> Result<(Verdict, Duration)> {
         loop {
-            let verdict = judge(self, sent).await?;
+            let mut verdict = judge(self, sent).await?;
+            if verdict.is_clean() {
+                verdict.wrong.extend(self.audit().await?);
+            }
             if verdict.is_clean() || began.elapsed() > limit {
                 return Ok((verdict, began.elapsed()));
             }
@@ -245,6 +250,15 @@ impl Rig {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What `tapeline audit` finds wrong, as people run it.
+    async fn audit(&self) -> Result<Option<String>> {
+        let how = How { arguments: vec!["--json".to_owned()], ..How::default() };
+        let mut audit = self.start_with("audit", &how, &self.config)?;
+        let status = audit.ended_within(AUDIT).await?;
+        let status = status.with_context(|| format!("the audit took longer than {AUDIT:?}"))?;
+        Ok((!status.success()).then(|| format!("audit: {status}: {}", audit.last_lines())))
     }
 
     /// Removes what the case made, unless somebody will want to look at it.

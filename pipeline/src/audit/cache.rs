@@ -138,13 +138,7 @@ impl Cached {
         Ok(())
     }
 
-    fn read_value(
-        &mut self,
-        kind: Kind,
-        key: &str,
-        fields: HashMap<String, String>,
-        life_ms: i64,
-    ) {
+    fn read_value(&mut self, kind: Kind, key: &str, fields: HashMap<String, String>, life_ms: i64) {
         const GONE: i64 = -2;
         if fields.is_empty() || life_ms == GONE {
             return; // expired meanwhile
@@ -254,7 +248,10 @@ impl Cached {
                     continue;
                 }
                 check.wrong(|| {
-                    format!("{key}: no {} of partition {partition} and origin {origin} makes it", kind.name())
+                    format!(
+                        "{key}: no {} of partition {partition} and origin {origin} makes it",
+                        kind.name()
+                    )
                 });
             }
         }
@@ -267,7 +264,8 @@ fn input<'r>(topic: &Topic, record: &Record<'r>) -> In<'r> {
     let checked = topic.contract == Contract::Checked;
     let origin = record.headers.number(headers::ORIGIN).filter(|_| checked);
     let origin = origin.unwrap_or(record.offset);
-    let marked = (checked && record.headers.text(headers::OUTCOME).is_some()) || record.value.is_none();
+    let marked =
+        (checked && record.headers.text(headers::OUTCOME).is_some()) || record.value.is_none();
     let flags = record.headers.text(headers::FLAGS).filter(|_| checked);
     In {
         record: *record,

@@ -86,7 +86,8 @@ impl Cut {
         for subject in &auditor.subjects {
             topics.push(subject.topic.clone());
             let raw = subject.raw.iter();
-            topics.extend(raw.map(|(name, _)| Topic { name: name.clone(), ..subject.topic.clone() }));
+            topics
+                .extend(raw.map(|(name, _)| Topic { name: name.clone(), ..subject.topic.clone() }));
         }
         self.marks = marks(&auditor.config.kafka, topics).await?;
         Ok(self)

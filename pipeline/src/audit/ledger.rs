@@ -70,7 +70,16 @@ struct Walk {
 impl Walk {
     fn new(kind: Kind, lows: (i64, i64)) -> Walk {
         let (next_offset, next_origin) = (0, 0);
-        Walk { kind, lows, next_offset, next_origin, begun: false, accounted: 0, before: 0, lost: 0 }
+        Walk {
+            kind,
+            lows,
+            next_offset,
+            next_origin,
+            begun: false,
+            accounted: 0,
+            before: 0,
+            lost: 0,
+        }
     }
 
     /// Takes the next row; an error is what is wrong with it.
@@ -221,7 +230,10 @@ pub(super) async fn judge(
             let walked = walk(database, pipeline, (name, partition), |range| {
                 let fence_id = fence.map(|fence| fence.topic_id.as_str());
                 if fence_id != Some(&range.topic_id) {
-                    return Err(format!("a batch is of topic id {}, the fence is not", range.topic_id));
+                    return Err(format!(
+                        "a batch is of topic id {}, the fence is not",
+                        range.topic_id
+                    ));
                 }
                 state.take(range)?;
                 if range.first_offset >= marks.0 {
@@ -352,7 +364,10 @@ mod tests {
         let repeats = Range { first_offset: 6, ..range(5, 9, 5, 0) };
         for (ranges, wrong) in [
             (vec![range(0, 4, 5, 0), range(6, 9, 4, 0)], "raw offsets 5 to 5 are in no batch"),
-            (vec![range(0, 4, 5, 0), range(4, 9, 6, 0)], "raw offsets from 4 on are in two batches"),
+            (
+                vec![range(0, 4, 5, 0), range(4, 9, 6, 0)],
+                "raw offsets from 4 on are in two batches",
+            ),
             (vec![range(0, 4, 5, 0), repeats], "offsets 5 to 5 are in no batch"),
             (vec![range(0, 9, 9, 0)], "the batch of raw offsets 0 to 9 has 9 outcomes"),
             (vec![added], "the batch of raw offsets 0 to 9 stored 5 and added 4 rows by day"),

@@ -143,8 +143,7 @@ pub(super) async fn walk(
             unsettled: Unsettled::default(),
             cached,
         };
-        let mut walker =
-            Walker { cut: &cut, positions: &positions, sums: &sums, schemas, found };
+        let mut walker = Walker { cut: &cut, positions: &positions, sums: &sums, schemas, found };
         let all = ranges(&quarantine, &|_| 0);
         let mut quarantined = Quarantined::new(&all);
         read_ranges(&kafka, &quarantine.name, 0, &all, &mut |record| {
@@ -253,7 +252,8 @@ impl Walker<'_> {
             None => {
                 walk.first = Some(first);
                 let (low, _) = self.cut.marks(name, partition);
-                let raw = subject.raw.as_ref().map_or(0, |(raw, _)| self.cut.marks(raw, partition).0);
+                let raw =
+                    subject.raw.as_ref().map_or(0, |(raw, _)| self.cut.marks(raw, partition).0);
                 walk.retained_away = first;
                 // The beginning of the checked topic is the beginning of what was there to check.
                 if first > 0 && low == 0 && record.offset == 0 && raw < first {
@@ -271,7 +271,11 @@ impl Walker<'_> {
             Some(held) if first != held + 1 => {
                 walk.wrong = true;
                 check.wrong(|| {
-                    format!("raw offsets {} to {} of {name} [{partition}] have no checked record", held + 1, first - 1)
+                    format!(
+                        "raw offsets {} to {} of {name} [{partition}] have no checked record",
+                        held + 1,
+                        first - 1
+                    )
                 });
                 return;
             }

@@ -171,7 +171,9 @@ pub(super) fn judge(marks: &Marks, sums: &BTreeMap<(String, i32), Sums>) -> Chec
             if said != counted {
                 let name = MARKED[outcome];
                 check.wrong(|| {
-                    format!("{topic} [{partition}]: {said} {name} by validate, {counted} in the ledger")
+                    format!(
+                        "{topic} [{partition}]: {said} {name} by validate, {counted} in the ledger"
+                    )
                 });
             }
         }
@@ -179,7 +181,9 @@ pub(super) fn judge(marks: &Marks, sums: &BTreeMap<(String, i32), Sums>) -> Chec
         if rejected < 0 {
             check.wrong(|| {
                 let (said, counted) = (marked[QUARANTINED], sums.marked[QUARANTINED]);
-                format!("{topic} [{partition}]: {said} quarantined by validate, {counted} in the ledger")
+                format!(
+                    "{topic} [{partition}]: {said} quarantined by validate, {counted} in the ledger"
+                )
             });
         }
         let held = marks.quarantined.of_store.get(place);

@@ -93,8 +93,12 @@ impl Auditor {
             bail!("--topic {unknown} is not of this pipeline, which has {}", known.join(", "));
         }
         let timeout = Duration::from_millis(config.registry.timeout_ms);
-        let registry =
-            config.registry.url.as_deref().map(|url| RegistryClient::new(url, timeout)).transpose()?;
+        let registry = config
+            .registry
+            .url
+            .as_deref()
+            .map(|url| RegistryClient::new(url, timeout))
+            .transpose()?;
         Ok(Auditor { config: Arc::new(config.clone()), subjects, registry })
     }
 

@@ -121,7 +121,12 @@ impl Report {
                 .filter(|(_, number)| **number != 0)
                 .map(|(name, number)| format!(", {} {number}", name.replace('_', " ")))
                 .collect();
-            println!("{:<18} {verdict:<6} {} examined{}", check.name, check.examined, figures.concat());
+            println!(
+                "{:<18} {verdict:<6} {} examined{}",
+                check.name,
+                check.examined,
+                figures.concat()
+            );
             if let Some(offence) = &check.first_offence {
                 println!("{:<18} {} wrong, first: {offence}", "", check.offences);
             }

@@ -148,7 +148,8 @@ pub(super) async fn gather(
     let ok = audit.ok() && whole.ok;
     report.audit = Verdict { raw_offsets: audit.raw_offsets, accounted: audit.accounted, ok };
     report.wrong = audit.wrong;
-    let offences = whole.checks.into_iter().filter_map(|check| Some((check.name, check.first_offence?)));
+    let offences =
+        whole.checks.into_iter().filter_map(|check| Some((check.name, check.first_offence?)));
     report.wrong.extend(offences.map(|(check, offence)| format!("{check}: {offence}")));
     Ok(report)
 }

@@ -135,6 +135,8 @@ async fn empty_outbox(context: &Context, stop: CancellationToken) -> Result<()> 
             Err(error) => {
                 tracing::warn!(%error, "revised candles wait in the outbox");
                 connection = None;
+                // After a delivery that failed for good a producer takes nothing any more.
+                publisher.producer = Producer::new(&context.config.kafka)?;
                 OUTBOX_PAUSE
             }
         };

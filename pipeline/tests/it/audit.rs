@@ -247,7 +247,8 @@ async fn tampered_database(pipeline: &Pipeline) {
     };
     let (change, undo) =
         of("market_data_trades", "symbol = 'B-USD' and trade_id = '5' and exchange = 'TEST'");
-    let expected = ("ledger_to_tables", "market_data_trades holds 64 rows of 2021-04-17, the ledger added 65");
+    let expected =
+        ("ledger_to_tables", "market_data_trades holds 64 rows of 2021-04-17, the ledger added 65");
     tamper(pipeline, &mut database, (&change, &undo), expected).await;
     let add = "insert into market_data_ticker (time, exchange, symbol, event_id, receive_time, \
                origin_partition, origin) values ('2021-04-18', 'X', 'Y', 'Z', '2021-04-18', 0, 0)";
@@ -255,9 +256,14 @@ async fn tampered_database(pipeline: &Pipeline) {
     let undo = "delete from market_data_ticker where exchange = 'X'";
     tamper(pipeline, &mut database, (add, undo), expected).await;
     let price = |sign: &str| {
-        format!("update market_data_trades set price = price {sign} 1 where symbol = 'A-USD' and trade_id = '4'")
+        format!(
+            "update market_data_trades set price = price {sign} 1 where symbol = 'A-USD' and trade_id = '4'"
+        )
     };
-    let expected = ("candles", "TEST:A-USD 1m of 2021-04-17T00:01:00.000000Z: open 100.000004, should be 101.000004");
+    let expected = (
+        "candles",
+        "TEST:A-USD 1m of 2021-04-17T00:01:00.000000Z: open 100.000004, should be 101.000004",
+    );
     tamper(pipeline, &mut database, (&price("+"), &price("-")), expected).await;
     let volume = |sign: &str| {
         format!(
@@ -265,7 +271,10 @@ async fn tampered_database(pipeline: &Pipeline) {
              where symbol = 'B-USD' and timeframe = '1h' and time = '2021-04-17'"
         )
     };
-    let expected = ("candles", "TEST:B-USD 1h of 2021-04-17T00:00:00.000000Z: volume 32.000000000000000001, should be 32");
+    let expected = (
+        "candles",
+        "TEST:B-USD 1h of 2021-04-17T00:00:00.000000Z: volume 32.000000000000000001, should be 32",
+    );
     tamper(pipeline, &mut database, (&volume("+"), &volume("-")), expected).await;
     tampered_ledger(pipeline, &mut database).await;
 }
@@ -292,7 +301,8 @@ async fn tampered_ledger(pipeline: &Pipeline, database: &mut PgConnection) {
     tamper(pipeline, database, (&kept.0, kept.1), ("checked_to_stored", &words)).await;
     let set = |what: &str| format!("update tapeline_ledger set {what} where id = {id}");
     let counts = (set("stored = stored - 1"), set("stored = stored + 1"));
-    let words = format!("{place}the batch of raw offsets {first} to {last} has {} outcomes", last - first);
+    let words =
+        format!("{place}the batch of raw offsets {first} to {last} has {} outcomes", last - first);
     tamper(pipeline, database, (&counts.0, &counts.1), ("checked_to_stored", &words)).await;
     let counts = (
         set("stored = stored - 1, duplicate = duplicate + 1"),
@@ -304,9 +314,11 @@ async fn tampered_ledger(pipeline: &Pipeline, database: &mut PgConnection) {
     let words = format!("{place}raw offsets from {} on are in two batches", first - 1);
     tamper(pipeline, database, (&overlap.0, &overlap.1), ("checked_to_stored", &words)).await;
     let id = (set("topic_id = reverse(topic_id)"), set("topic_id = reverse(topic_id)"));
-    tamper(pipeline, database, (&id.0, &id.1), ("checked_to_stored", "a batch is of topic id")).await;
+    tamper(pipeline, database, (&id.0, &id.1), ("checked_to_stored", "a batch is of topic id"))
+        .await;
     let control = "update tapeline_ledger set control = control - 1, skipped = skipped + 1 \
                    where id = (select min(id) from tapeline_ledger where control > 0 and topic like '%.trade')";
-    let undo = "update tapeline_ledger set control = control + 1, skipped = skipped - 1 where skipped > 0";
+    let undo =
+        "update tapeline_ledger set control = control + 1, skipped = skipped - 1 where skipped > 0";
     tamper(pipeline, database, (control, undo), ("outcomes", "control by validate")).await;
 }

@@ -136,8 +136,9 @@ fn difference(found: &Found, computed: Option<&Bar>) -> Option<String> {
     };
     let pairs = texts(&found.bar).into_iter().zip(texts(computed));
     let differs = pairs.filter(|(stored, should)| stored != should);
-    let words: Vec<String> =
-        differs.map(|((name, stored), (_, should))| format!("{name} {stored}, should be {should}")).collect();
+    let words: Vec<String> = differs
+        .map(|((name, stored), (_, should))| format!("{name} {stored}, should be {should}"))
+        .collect();
     (!words.is_empty()).then(|| words.join("; "))
 }
 

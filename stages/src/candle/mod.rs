@@ -18,9 +18,9 @@ mod tier;
 mod window;
 
 pub use dirty::Dirty;
+pub use fold::{Bar, Place, RANGE, Version};
 pub use judge::{Judged, judge_day};
 pub use note::taken_before;
-pub use fold::{Bar, Place, RANGE, Version};
 pub use operator::{Candles, HOLD_MICROS, Settings};
 pub use outbox::{OutboxError, Outgoing, Publish, publish_outbox};
 pub use reviser::{Dirties, DirtyStage, Reviser, revise};

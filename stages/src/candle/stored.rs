@@ -109,12 +109,12 @@ async fn trades(
          where exchange = $1 and symbol = $2 and time >= $3 and time < $4"
     );
     let rows = sqlx::query(&query)
-    .bind(window.exchange)
-    .bind(window.symbol)
-    .bind(Stamp(window.start))
-    .bind(Stamp(window.end()))
-    .fetch_all(conn)
-    .await?;
+        .bind(window.exchange)
+        .bind(window.symbol)
+        .bind(Stamp(window.start))
+        .bind(Stamp(window.end()))
+        .fetch_all(conn)
+        .await?;
     rows.iter().map(|row| trade(row).map(|bar| (bar, true))).collect()
 }
 

@@ -78,7 +78,8 @@ async fn failpoint_round(run: &Run, seed: u64) -> Result<(Outcome, Tally)> {
         let count = if run.quick { places.len() as u32 } else { FULL.0 };
         kill_loop(&rig, stage, places, count, Random::named(seed, stage))
     });
-    let tallies = futures_util::future::try_join_all(loops).await?;
+    let done = futures_util::future::try_join_all(loops).await?;
+    let (tallies, mut left): (Vec<Tally>, Vec<Process>) = done.into_iter().unzip();
     let mut tally = Tally::default();
     for one in tallies {
         for (place, count) in one.kills {
@@ -86,23 +87,26 @@ async fn failpoint_round(run: &Run, seed: u64) -> Result<(Outcome, Tally)> {
         }
         tally.alive.extend(one.alive);
     }
-    let mut all = rig.start("", &How::instance("one"))?;
     let mut feed = flow.stop().await?;
-    let (verdict, recovered) = rig.settle(&mut feed, &mut [&mut all], SETTLE).await?;
-    all.stop().await?;
+    let mut running: Vec<&mut Process> = left.iter_mut().collect();
+    let (verdict, recovered) = rig.settle(&mut feed, &mut running, SETTLE).await?;
+    for process in left {
+        process.stop().await?;
+    }
     let runs = tally.kills.values().sum();
     rig.finish_if(&verdict).await?;
     Ok((Outcome { runs, verdict, recovered, ..Outcome::default() }, tally))
 }
 
-/// Starts a stage again and again, each time with a failpoint armed, and sees it die there.
+/// Starts a stage again and again, each time with a failpoint armed, and sees it die there. The
+/// last process has none and is left, since the others wait for what it does.
 async fn kill_loop(
     rig: &Rig,
     stage: &str,
     places: Vec<&'static str>,
     count: u32,
     mut random: Random,
-) -> Result<Tally> {
+) -> Result<(Tally, Process)> {
     let mut tally = Tally::default();
     for number in 0..count {
         // Each place in turn, then by chance.
@@ -128,7 +132,7 @@ async fn kill_loop(
         *tally.kills.entry(place).or_default() += 1;
         tally.alive.push(began.elapsed());
     }
-    Ok(tally)
+    Ok((tally, rig.start(stage, &How::instance("one"))?))
 }
 
 /// Session timeout of the members that are killed, in milliseconds.

@@ -6,10 +6,7 @@ use crate::cache::Value;
 use crate::store::rows::put_levels;
 
 /// Gives each field with its value. What a venue leaves out has no field.
-pub(super) fn put(
-    value: &Value,
-    mut put: impl FnMut(&str, String),
-) -> Result<(), CodecError> {
+pub(super) fn put(value: &Value, mut put: impl FnMut(&str, String)) -> Result<(), CodecError> {
     put("partition", value.stamp.at.partition.to_string());
     put("receive_time", value.stamp.receive_time.0.to_string());
     match value.kind {
