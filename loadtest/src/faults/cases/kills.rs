@@ -22,7 +22,7 @@ const STAGES: [(&str, &str); 4] =
 /// Events a second while processes are killed.
 const RATE: u64 = 300;
 /// How long a process may take to come to its failpoint.
-const REACH: Duration = Duration::from_secs(30);
+const REACH: Duration = Duration::from_secs(120);
 /// Kills of each stage in one round of a full run, and rounds.
 const FULL: (u32, u32) = (40, 6);
 

@@ -10,12 +10,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::Case;
+use super::{Case, Outcome};
 
 /// How long anything may take to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the end state may take.
 const SETTLE: Duration = Duration::from_secs(120);
+
+/// Runs parts of a case side by side, each on a rig of its own: most of each is waiting.
+async fn together(
+    parts: impl IntoIterator<Item: Future<Output = Result<Outcome>>>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for part in futures_util::future::try_join_all(parts).await? {
+        outcome.add(part);
+    }
+    Ok(outcome)
+}
 
 /// Waits until `condition` holds.
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {

@@ -11,7 +11,7 @@ use super::super::process::{Process, Signal};
 use super::super::proxy::Proxy;
 use super::super::rig::{How, Rig, address, through};
 use super::super::{Outcome, Run};
-use super::{PATIENCE, SETTLE, eventually};
+use super::{PATIENCE, SETTLE, eventually, together};
 use crate::random::Random;
 
 /// Events a second.
@@ -58,11 +58,8 @@ const BEFORE_WRITING: [(&str, &str); 4] = [
 
 /// A process that takes no note of time, and one that takes its place.
 pub(crate) async fn zombie(run: Arc<Run>) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    for (stage, place) in BEFORE_WRITING {
-        outcome.add(zombies(&run, stage, place).await?);
-    }
-    Ok(outcome)
+    let stages = BEFORE_WRITING.map(|(stage, place)| zombies(&run, stage, place));
+    together(stages).await
 }
 
 async fn zombies(run: &Run, stage: &str, place: &str) -> Result<Outcome> {
@@ -171,11 +168,8 @@ pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
 
 /// Members join and leave every one to three seconds.
 pub(crate) async fn storm(run: Arc<Run>) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        outcome.add(storm_of(&run, protocol).await?);
-    }
-    Ok(outcome)
+    let protocols = [GroupProtocol::Classic, GroupProtocol::Consumer];
+    together(protocols.map(|protocol| storm_of(&run, protocol))).await
 }
 
 async fn storm_of(run: &Run, protocol: GroupProtocol) -> Result<Outcome> {
@@ -235,7 +229,7 @@ pub(crate) async fn rolling(run: Arc<Run>) -> Result<Outcome> {
     }
     let mut replaced = 0;
     // Forth, and back for whoever finds a fault in the new version, and forth again.
-    for how in [&new, &old, &new] {
+    for how in run.pick(&[&new][..], &[&new, &old, &new]) {
         for (stage, member) in &mut members {
             let started = rig.start(stage, how)?;
             taken(&started, 0).await?;

@@ -16,7 +16,7 @@ use super::super::process::Process;
 use super::super::push::{Raw, push};
 use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
-use super::{PATIENCE, SETTLE, eventually};
+use super::{PATIENCE, SETTLE, eventually, together};
 use crate::random::Random;
 
 /// Traffic without anything odd in it.
@@ -276,37 +276,35 @@ pub(crate) async fn clock_ahead(run: Arc<Run>) -> Result<Outcome> {
 
 /// The registry is down, slow, broken or somebody else, for a start and for a new schema.
 pub(crate) async fn registry(run: Arc<Run>) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
+    together(Mood::FAULTS.map(|mood| registry_in(&run, mood))).await
+}
+
+async fn registry_in(run: &Run, mood: Mood) -> Result<Outcome> {
     let mut rig =
         Rig::with(run.site(), "registry", |config| config.registry.timeout_ms = 1_000).await?;
-    let front = Front::start(&rig.config.registry.url.clone().unwrap_or_default()).await?;
+    let front = Front::start(&rig.site.registry).await?;
     rig.stages.registry.url = Some(front.url.clone());
     let mut feed = rig.feed(run.seed, PLAIN)?;
-    let mut all: Option<Process> = None;
-    for mood in Mood::FAULTS {
-        // Cold: a process that starts waits.
-        if let Some(all) = all.take() {
-            all.stop().await?;
-        }
-        front.turn(mood);
-        let mut started = rig.start("", &How::instance("one"))?;
-        asked_again(&front, &mut started).await?;
-        front.turn(Mood::Sound);
-        goes_on(&rig, &mut feed).await?;
-        // Warm: what is known goes on, what is not waits and is nobody's fault.
+    // Cold: a process that starts waits.
+    front.turn(mood);
+    let mut all = rig.start("", &How::instance("one"))?;
+    asked_again(&front, &mut all).await?;
+    front.turn(Mood::Sound);
+    goes_on(&rig, &mut feed).await?;
+    // Warm: what is known goes on, what is not waits and is nobody's fault.
+    for round in 0..run.pick(1, 5) {
         front.turn(mood);
         goes_on(&rig, &mut feed).await?;
-        let id = foreign_schema(&rig, Kind::Trade, &format!("{mood:?}").to_lowercase()).await?;
+        let field = format!("{mood:?}{round}").to_lowercase();
+        let id = foreign_schema(&rig, Kind::Trade, &field).await?;
         let event = feed.event(Kind::Trade);
-        push(&rig, &[Raw::framed(Kind::Trade, &event.key, id, &foreign_payload(&event))]).await?;
-        asked_again(&front, &mut started).await?;
+        let payload = foreign_payload(&event);
+        push(&rig, &[Raw::framed(Kind::Trade, &event.key, id, &payload)]).await?;
+        asked_again(&front, &mut all).await?;
         front.turn(Mood::Sound);
-        all = Some(started);
-        outcome.runs += 2;
+        goes_on(&rig, &mut feed).await?;
     }
-    let Some(all) = all else { return Ok(outcome) };
-    outcome.add(end(rig, feed, all, 0).await?);
-    Ok(outcome)
+    end(rig, feed, all, 1 + run.pick(1, 5)).await
 }
 
 /// Waits until a question was answered badly and asked again.

@@ -8,7 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tapeline::kafka::create_topics;
+use tapeline::kafka::{Admin, create_topics};
 use tapeline_schemas::Kind;
 
 use super::super::feed::{Feed, Mix};
@@ -16,7 +16,7 @@ use super::super::process::Process;
 use super::super::rig::{How, Rig};
 use super::super::verdict;
 use super::super::{Outcome, Run};
-use super::PATIENCE;
+use super::{PATIENCE, together};
 
 /// How long a question to the cluster may take.
 const ASK: Duration = Duration::from_secs(15);
@@ -26,17 +26,30 @@ fn admin(rig: &Rig) -> Result<AdminClient<DefaultClientContext>> {
     Ok(rig.config.kafka.client().create()?)
 }
 
+/// Deletes a topic and creates it again. Returns once the broker has both behind it: for a moment
+/// it still takes records for the old one, and acknowledges them.
 async fn delete(rig: &Rig, topic: &str) -> Result<()> {
+    let old = rig.context.topic_id(topic).unwrap_or_default().to_owned();
     let options = AdminOptions::new().operation_timeout(Some(ASK));
     let deleted = admin(rig)?.delete_topics(&[topic], &options).await?;
     ensure!(deleted.iter().all(Result::is_ok), "{topic} cannot be deleted: {deleted:?}");
-    // It is gone for others a moment later than for who asked.
     let deadline = std::time::Instant::now() + PATIENCE;
-    while create_topics(&rig.config.kafka).await.is_err() {
+    loop {
+        let created = create_topics(&rig.config.kafka).await;
+        if created.is_ok() && is_new(rig, topic, &old).await? {
+            return Ok(());
+        }
         ensure!(std::time::Instant::now() < deadline, "{topic} cannot be created again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
+}
+
+async fn is_new(rig: &Rig, topic: &str, old: &str) -> Result<bool> {
+    let (kafka, name) = (rig.config.kafka.clone(), topic.to_owned());
+    let found = tokio::task::spawn_blocking(move || Admin::new(&kafka)?.describe(&[&name])).await?;
+    let is_other = found.is_ok_and(|topics| topics.values().all(|topic| topic.id != old));
+    let ends = ends(rig, topic).await;
+    Ok(is_other && ends.is_ok_and(|ends| ends.iter().all(|end| *end == 0)))
 }
 
 /// Waits for a process to end by itself, with an error that says all of `words`.
@@ -60,9 +73,7 @@ async fn refuses(mut process: Process, words: &[&str]) -> Result<()> {
 pub(crate) async fn recreated(run: Arc<Run>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for _ in 0..run.pick(1, 3) {
-        for is_raw in [true, false] {
-            outcome.add(recreated_one(&run, is_raw).await?);
-        }
+        outcome.add(together([true, false].map(|is_raw| recreated_one(&run, is_raw))).await?);
     }
     Ok(outcome)
 }
@@ -125,11 +136,7 @@ async fn again_from_there(rig: &Rig, feed: &mut Feed) -> Result<Duration> {
 
 /// Records that a stage had still to read are gone.
 pub(crate) async fn retention(run: Arc<Run>) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    for stage in ["store", "validate"] {
-        outcome.add(retention_of(&run, stage).await?);
-    }
-    Ok(outcome)
+    together(["store", "validate"].map(|stage| retention_of(&run, stage))).await
 }
 
 async fn retention_of(run: &Run, stage: &str) -> Result<Outcome> {
