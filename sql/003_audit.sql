@@ -45,3 +45,5 @@ comment on column tapeline_removals.rows is 'number of rows';
 comment on column tapeline_removals.reason is 'why: retention, or who asked for it';
 comment on column tapeline_removals.reference is 'where they are kept: the manifest of the archive';
 comment on column tapeline_removals.removed_at is 'when they were removed';
+
+comment on table market_data_ohlcv is 'T4: candles; a row is replaced only by a higher (revision, final)';

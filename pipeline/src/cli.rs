@@ -34,18 +34,21 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check raw records, one to one, into the checked topics.
-    Validate,
+    Validate(host::StageArgs),
     /// Store checked records in TimescaleDB.
-    Store,
+    Store(host::StageArgs),
     /// Keep Redis fresh.
-    Cache,
+    Cache(host::StageArgs),
     /// Build candles from trades.
-    Candles,
+    Candles(host::StageArgs),
     /// Run several stages in one process.
     Run {
         /// Which ones; all of them where none is named.
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
+        /// As for each stage.
+        #[command(flatten)]
+        args: host::StageArgs,
     },
     /// Connect to the configured venues and publish what they send.
     Connect(serve::ConnectArgs),
@@ -72,6 +75,12 @@ pub enum Command {
     /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
     /// wrong, 2 where that could not be found out.
     Audit(audit::AuditArgs),
+    /// The store's ledger.
+    Ledger {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: audit::LedgerAction,
+    },
     /// The configuration.
     Config {
         /// What to do with it.
@@ -144,11 +153,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
     telemetry::init_logs(&config.log)?;
     match cli.command {
-        Command::Validate => host::stages(config, vec![StageName::Validate]).await?,
-        Command::Store => host::stages(config, vec![StageName::Store]).await?,
-        Command::Cache => host::stages(config, vec![StageName::Cache]).await?,
-        Command::Candles => host::stages(config, vec![StageName::Candles]).await?,
-        Command::Run { stages } => host::stages(config, stages).await?,
+        Command::Validate(args) => host::stages(config, vec![StageName::Validate], &args).await?,
+        Command::Store(args) => host::stages(config, vec![StageName::Store], &args).await?,
+        Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
+        Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
+        Command::Run { stages, args } => host::stages(config, stages, &args).await?,
         Command::Connect(args) => serve::connect(config, args).await?,
         Command::Demo(args) => {
             return crate::demo::run(config, args, host::stopped_by_signal()?).await;
@@ -162,6 +171,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Migrate { action } => return migrations(&config, &action).await,
         Command::Check(args) => return check::run(config, &args).await,
+        Command::Ledger { action } => audit::ledger(&config, &action).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
         Command::Config { action: ConfigAction::Show } => {
             println!("{}", serde_json::to_string_pretty(&config.redacted())?);

@@ -150,7 +150,9 @@ async fn a_candle_is_replaced_only_by_a_higher_version_in_any_order() {
     let database = Database::new().await;
     let mut sink = sink(&database.url);
     sink.assign(&[at(Kind::Candle, 0)]).await.expect("assigned");
-    let versions = [(true, 1), (false, 0), (true, 0), (false, 3), (true, 2), (true, 1)];
+    // A hole that was opened after the window had closed makes a later revision incomplete: the
+    // older content does not come back for having been called final.
+    let versions = [(true, 1), (false, 0), (true, 0), (false, 3), (true, 2), (true, 3)];
     let one = |(offset, (is_final, revision)): (usize, (bool, i32))| {
         event(Kind::Candle, 0, offset as i64, &candle(0, is_final, revision))
     };
@@ -161,7 +163,7 @@ async fn a_candle_is_replaced_only_by_a_higher_version_in_any_order() {
     assert_eq!((spans[0].count(Outcome::Taken), spans[0].count(Outcome::Duplicate)), (1, 2));
     let version = "select final || ' ' || revision from market_data_ohlcv";
     assert_eq!(database.text(version).await, "true 1");
-    for (event, shown) in rest.into_iter().zip(["true 1", "true 2", "true 2"]) {
+    for (event, shown) in rest.into_iter().zip(["false 3", "false 3", "true 3"]) {
         store(&mut sink, &[event]).await.expect("written");
         assert_eq!(database.text(version).await, shown);
     }

@@ -39,7 +39,7 @@ impl Offsets {
     /// How many there are from `from` on.
     fn count_from(&self, from: i64) -> i64 {
         let pages = self.0.range(from.div_euclid(PAGE)..);
-        let count = |(number, page): (&i64, &Box<[u64]>)| {
+        let count = |(&number, page): (_, &Box<[u64]>)| {
             let first = number * PAGE;
             if first >= from {
                 return page.iter().map(|word| i64::from(word.count_ones())).sum();

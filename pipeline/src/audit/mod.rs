@@ -8,6 +8,7 @@ mod cache;
 mod candles;
 mod counts;
 mod cut;
+mod fold;
 mod ledger;
 mod log;
 mod marks;
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::{Contract, Topic};
 
+pub use self::fold::{Folded, fold};
 pub use self::ledger::{Audit, accounted};
 pub use self::report::{Check, PartitionReport, Report};
 use crate::config::Config;

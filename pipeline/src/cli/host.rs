@@ -10,6 +10,15 @@ use crate::config::Config;
 use crate::telemetry::{self, Readiness};
 use crate::wiring::{Context, StageName, run_stage};
 
+/// How to run stages.
+#[derive(Debug, clap::Args)]
+pub struct StageArgs {
+    /// Go on where retention has taken what was to be read next. What is gone is counted as lost,
+    /// in the log and in the ledger.
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
 /// A token that SIGTERM and SIGINT cancel.
 pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
     let token = CancellationToken::new();
@@ -28,7 +37,7 @@ pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
 }
 
 /// Runs `names`, all stages where it is empty.
-pub(super) async fn stages(config: Config, names: Vec<StageName>) -> Result<()> {
+pub(super) async fn stages(config: Config, names: Vec<StageName>, args: &StageArgs) -> Result<()> {
     let names = if names.is_empty() { StageName::value_variants().to_vec() } else { names };
     tapeline_stages::failpoint::arm_signals(
         &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
@@ -40,7 +49,8 @@ pub(super) async fn stages(config: Config, names: Vec<StageName>) -> Result<()> 
     if let Some(listen) = &config.http.listen {
         telemetry::serve(listen, readiness.clone(), shutdown.clone()).await?;
     }
-    let context = Context::new(config, &shutdown).await?;
+    let mut context = Context::new(config, &shutdown).await?;
+    context.accept_loss = args.accept_loss;
     let mut running = JoinSet::new();
     for name in names {
         let component = readiness.component(name.name());

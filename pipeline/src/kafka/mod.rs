@@ -21,7 +21,7 @@ pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
 pub use ends::LogEndReader;
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
-pub use read::{OffsetRange, committed, read_ranges};
+pub use read::{OffsetRange, commit_note, committed, read_ranges};
 pub use scan::{GroupLag, scan};
 pub use settings::KafkaSettings;
 pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 use tapeline_schemas::Micros;
@@ -99,4 +99,15 @@ pub fn committed(
         }
     }
     Ok(found)
+}
+
+/// Leaves `note` with a commit of `group`, which has no members, to partition 0 of `topic`. Blocks.
+pub fn commit_note(settings: &KafkaSettings, group: &str, topic: &str, note: &str) -> Result<()> {
+    let consumer: BaseConsumer =
+        settings.consumer(Some(group)).create().context("kafka consumer")?;
+    let mut list = TopicPartitionList::new();
+    let mut element = list.add_partition(topic, 0);
+    element.set_metadata(note);
+    element.set_offset(Offset::Offset(0))?;
+    consumer.commit(&list, CommitMode::Sync).with_context(|| format!("commit of group {group}"))
 }

@@ -1,11 +1,11 @@
 //! The last records of partitions: where `validate` goes on, and what a connector last covered.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::Headers as _;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tapeline_schemas::{Control, Kind, Micros, headers};
 use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
@@ -58,130 +58,29 @@ impl CheckedTail {
                 wanted.insert((name, at.partition), at);
             }
         }
-        let mut origins = HashMap::new();
-        read_each(&consumer, &list, |message| {
+        consumer.assign(&list).map_err(retry)?;
+        let deadline = Instant::now() + READ;
+        while !wanted.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(retry("not read in time"));
+            }
+            let Some(message) = consumer.poll(left) else { continue };
+            let message = message.map_err(retry)?;
             let place = (message.topic().to_owned(), message.partition());
-            let Some(at) = wanted.remove(&place) else { return Ok(()) };
-            let origin = origin(message).ok_or_else(|| {
-                SinkError::Fatal(format!(
-                    "{} [{}] offset {}: no {} header; only `validate` may write to a checked topic",
-                    place.0,
-                    place.1,
-                    message.offset(),
-                    headers::ORIGIN
-                ))
-            })?;
-            let start = Start::At(origin + 1);
-            resumes.push(Resume { at, start, held_origin: Some(origin) });
-            origins.insert(at, (origin, Told::by(message)));
-            Ok(())
-        })?;
-        self.check_raw(&consumer, &origins)?;
+            if let Some(at) = wanted.remove(&place) {
+                let origin = origin(&message).ok_or_else(|| {
+                    SinkError::Fatal(format!(
+                        "{} [{}] offset {}: no {} header; only `validate` may write to a checked topic",
+                        place.0, place.1, message.offset(), headers::ORIGIN
+                    ))
+                })?;
+                let start = Start::At(origin + 1);
+                resumes.push(Resume { at, start, held_origin: Some(origin) });
+            }
+        }
         Ok(resumes)
     }
-
-    /// Refuses raw topics that are not those which the checked records were made from: a topic that
-    /// was deleted and created again has offsets of its own, and going on behind the last origin
-    /// would skip its first records. What retention took cannot be compared.
-    fn check_raw(
-        &self,
-        consumer: &BaseConsumer,
-        origins: &HashMap<TopicPartition, (i64, Told)>,
-    ) -> Result<(), SinkError> {
-        let mut list = TopicPartitionList::new();
-        let mut wanted = HashMap::new();
-        for (&at, (origin, told)) in origins {
-            let name = &self.raw[at.topic as usize].name;
-            let (low, high) = consumer.fetch_watermarks(name, at.partition, ASK).map_err(retry)?;
-            if *origin >= high {
-                return Err(self.recreated(at, *origin, &format!("ends at {high}")));
-            }
-            if *origin >= low && told.of_a_record {
-                list.add_partition_offset(name, at.partition, Offset::Offset(*origin))
-                    .map_err(retry)?;
-                wanted.insert((name.clone(), at.partition), at);
-            }
-        }
-        read_each(consumer, &list, |message| {
-            let place = (message.topic().to_owned(), message.partition());
-            let Some(at) = wanted.remove(&place) else { return Ok(()) };
-            match origins.get(&at) {
-                Some((origin, told)) if !told.agrees_with(*origin, message) => {
-                    Err(self.recreated(at, *origin, "holds another record there"))
-                }
-                _ => Ok(()),
-            }
-        })
-    }
-
-    fn recreated(&self, at: TopicPartition, origin: i64, what: &str) -> SinkError {
-        let (raw, checked) = (&self.raw[at.topic as usize].name, self.checked_name(at));
-        SinkError::Fatal(format!(
-            "topic {raw} was recreated or cut short: {checked} [{}] goes up to its offset {origin}, and it {what}. \
-             Nothing was skipped or checked. Delete {checked} as well, run `tapeline topics create`, and give this \
-             pipeline another name (pipeline.id), so that every stage begins anew",
-            at.partition
-        ))
-    }
-}
-
-/// What a checked record says of its raw one.
-struct Told {
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    is_marker: bool,
-    /// What a control record announces: its key alone is that of many.
-    through: Option<String>,
-    /// Not where Kafka skipped offsets or retention took them.
-    of_a_record: bool,
-}
-
-impl Told {
-    fn by(message: &BorrowedMessage<'_>) -> Told {
-        let outcome = header(message, headers::OUTCOME);
-        let gone = [headers::outcome::SKIPPED, headers::outcome::LOST];
-        Told {
-            key: message.key().unwrap_or_default().to_vec(),
-            value: message.payload().map(<[u8]>::to_vec),
-            is_marker: outcome.is_some(),
-            through: header(message, headers::THROUGH)
-                .filter(|_| outcome == Some(headers::outcome::CONTROL))
-                .map(str::to_owned),
-            of_a_record: !outcome.is_some_and(|outcome| gone.contains(&outcome)),
-        }
-    }
-
-    /// Keys and values are passed on unchanged; a marker has its record's key.
-    fn agrees_with(&self, origin: i64, raw: &BorrowedMessage<'_>) -> bool {
-        raw.offset() == origin
-            && raw.key().unwrap_or_default() == self.key
-            && (self.is_marker || raw.payload() == self.value.as_deref())
-            && (self.through.is_none() || header(raw, headers::THROUGH) == self.through.as_deref())
-    }
-}
-
-/// Shows the first record of each partition in `list` at its offset. Blocks.
-fn read_each(
-    consumer: &BaseConsumer,
-    list: &TopicPartitionList,
-    mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<(), SinkError>,
-) -> Result<(), SinkError> {
-    let mut wanted: HashSet<_> =
-        list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-    consumer.assign(list).map_err(retry)?;
-    let deadline = Instant::now() + READ;
-    while !wanted.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(retry("not read in time"));
-        }
-        let Some(message) = consumer.poll(left) else { continue };
-        let message = message.map_err(retry)?;
-        if wanted.remove(&(message.topic().to_owned(), message.partition())) {
-            visit(&message)?;
-        }
-    }
-    Ok(())
 }
 
 /// Records looked through at the end of a partition. Every connector announces what is complete
@@ -228,11 +127,7 @@ fn control(message: &impl Message) -> Option<Control> {
     Control::from_headers(get).ok()
 }
 
-fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
-    let found = message.headers()?.iter().filter(|header| header.key == name).last()?;
-    std::str::from_utf8(found.value?).ok()
-}
-
-fn origin(message: &BorrowedMessage<'_>) -> Option<i64> {
-    header(message, headers::ORIGIN)?.parse().ok()
+fn origin(message: &impl Message) -> Option<i64> {
+    let found = message.headers()?.iter().filter(|header| header.key == headers::ORIGIN).last()?;
+    std::str::from_utf8(found.value?).ok()?.parse().ok()
 }

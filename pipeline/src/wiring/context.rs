@@ -11,13 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::{
-    Admin, Producer, RawPublisher, SchemaIds, TopicState, dirty_topic, topic_names,
+    Admin, KafkaSettings, Producer, RawPublisher, SchemaIds, TopicState, dirty_topic, topic_names,
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
-
-/// Time between two looks at whether the topics are still the same.
-const TOPICS_EVERY: Duration = Duration::from_secs(1);
 
 /// What every stage needs, set up once.
 #[derive(Clone)]
@@ -28,9 +25,10 @@ pub struct Context {
     pub schema_ids: SchemaIds,
     /// The registry, for other writers' schemas.
     pub registry: RegistryClient,
+    /// Go on where retention has taken what was to be read next; it is counted as lost.
+    pub accept_loss: bool,
     /// Every topic of the pipeline.
     topics: Arc<HashMap<String, TopicState>>,
-    admin: Arc<Admin>,
 }
 
 impl Context {
@@ -44,10 +42,9 @@ impl Context {
         };
         let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
-        let admin = Arc::new(Admin::new(&config.kafka)?);
-        let topics = describe_all(&admin, topic_names(&config.kafka.topic_prefix)).await?;
+        let topics = describe_all(config.kafka.clone()).await?;
         let (config, topics) = (Arc::new(config), Arc::new(topics));
-        Ok(Context { config, schema_ids, registry, topics, admin })
+        Ok(Context { config, schema_ids, registry, accept_loss: false, topics })
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -88,29 +85,6 @@ impl Context {
         self.topics.get(name).map(|state| state.id.as_str())
     }
 
-    /// Waits until a topic is another one than at the start, and says so; never returns otherwise.
-    /// librdkafka goes on at the old offset in a recreated topic, which would skip what is before
-    /// it (invariant 1).
-    pub(super) async fn recreated(&self) -> anyhow::Error {
-        let names: Vec<String> = self.topics.keys().cloned().collect();
-        loop {
-            tokio::time::sleep(TOPICS_EVERY).await;
-            // What cannot be asked, or is not there, stops the consumers by itself.
-            let Ok(now) = describe_all(&self.admin, names.clone()).await else { continue };
-            for (name, known) in self.topics.iter() {
-                if let Some(found) = now.get(name).filter(|found| found.id != known.id) {
-                    return anyhow::anyhow!(
-                        "topic {name} was recreated while it was in use: its id is {}, it was {}. Offsets of \
-                         the old topic mean nothing in the new one. Start again: the stage that stands there \
-                         says what has to be done",
-                        found.id,
-                        known.id
-                    );
-                }
-            }
-        }
-    }
-
     /// The name of a stage's consumer group.
     pub fn group(&self, stage: &str) -> String {
         format!("{}-{stage}", self.config.pipeline.id)
@@ -125,14 +99,11 @@ impl Context {
     }
 }
 
-async fn describe_all(
-    admin: &Arc<Admin>,
-    names: Vec<String>,
-) -> Result<HashMap<String, TopicState>> {
-    let admin = Arc::clone(admin);
+async fn describe_all(kafka: KafkaSettings) -> Result<HashMap<String, TopicState>> {
     tokio::task::spawn_blocking(move || {
+        let names = topic_names(&kafka.topic_prefix);
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        admin.describe(&names)
+        Admin::new(&kafka)?.describe(&names)
     })
     .await?
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::incarnation::Incarnations;
 use crate::config::GroupProtocol;
 use crate::kafka::{ConsumerOptions, Producer, Quarantine, start_consumer};
 use crate::schemas::RegistrySchemas;
@@ -30,7 +31,10 @@ where
     let mut config = kafka.consumer(Some(&group));
     group_settings(context, name, &mut config);
     let stop = shutdown.child_token();
-    let options = ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len() };
+    let accept_loss = context.accept_loss;
+    let incarnations = Incarnations::known(context, name, &topics).await?;
+    let options =
+        ConsumerOptions { group, config, topics: topics.clone(), lanes: lanes.len(), accept_loss };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
     let producer = Producer::new(kafka)?;
     let topics = Arc::new(topics);
@@ -57,7 +61,12 @@ where
         });
     }
     let mut failed = None;
-    while let Some(ended) = running.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            ended = running.join_next() => ended,
+            reason = incarnations.changed(), if failed.is_none() => Some(Ok(Err(reason))),
+        };
+        let Some(ended) = ended else { break };
         let ended = ended.map_err(|error| error.to_string()).and_then(|ended| ended);
         if let Err(reason) = ended {
             tracing::error!(stage = name, reason, "the stage cannot go on");

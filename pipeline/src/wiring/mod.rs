@@ -3,6 +3,7 @@
 mod candles;
 mod context;
 mod host;
+mod incarnation;
 
 use std::time::Duration;
 
@@ -52,27 +53,13 @@ pub async fn run_stage(
     context: &Context,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let stop = shutdown.child_token();
-    let work = async {
-        match stage {
-            StageName::Validate => run_validate(context, stop.clone()).await,
-            StageName::Store => run_store(context, stop.clone()).await,
-            StageName::Cache => run_cache(context, stop.clone()).await,
-            StageName::Candles => candles::run(context, stop.clone()).await,
-        }
-    };
-    let mut work = Box::pin(work);
-    let ended = tokio::select! {
-        ended = &mut work => ended,
-        reason = context.recreated() => {
-            tracing::error!(stage = stage.name(), reason = format!("{reason:#}"), "the stage cannot go on");
-            stop.cancel();
-            // What it says while it ends is a consequence.
-            let _ = work.await;
-            Err(reason)
-        }
-    };
-    ended.with_context(|| format!("stage {}", stage.name()))
+    match stage {
+        StageName::Validate => run_validate(context, shutdown).await,
+        StageName::Store => run_store(context, shutdown).await,
+        StageName::Cache => run_cache(context, shutdown).await,
+        StageName::Candles => candles::run(context, shutdown).await,
+    }
+    .with_context(|| format!("stage {}", stage.name()))
 }
 
 async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<()> {

@@ -49,6 +49,8 @@ impl Pipeline {
         let template = env("TAPELINE_DB_TEMPLATE", "tapeline_template");
 
         let registry = CancellationToken::new();
+        // Where the set-up fails, its registry must not keep the test from ending.
+        let set_up = registry.clone().drop_guard();
         let running = tapeline::registry::start(
             tapeline::registry::RegistryOptions {
                 brokers: brokers.clone(),
@@ -87,6 +89,7 @@ impl Pipeline {
         let _: () = redis::cmd("FLUSHDB").query_async(&mut cache).await.expect("flush");
         let shutdown = CancellationToken::new();
         let context = Context::new(config, &shutdown).await.expect("context");
+        set_up.disarm();
         Pipeline { context, shutdown, registry, admin_url, database }
     }
 

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use sqlx::Connection;
 use tapeline::audit::Audit;
+use tapeline::kafka::create_topics;
+use tapeline::wiring::Context;
 use tapeline_schemas::{Kind, Micros, Money, Side, Trade, encode};
 
 use crate::common::{Pipeline, eventually};
@@ -191,4 +195,39 @@ impl Seeded {
             items.swap(last, self.below(last + 1));
         }
     }
+}
+
+/// Deletes a topic and makes it again.
+pub(crate) async fn recreate(pipeline: &mut Pipeline, topic: &str) {
+    let config = (*pipeline.context.config).clone();
+    let admin: AdminClient<DefaultClientContext> = config.kafka.client().create().expect("admin");
+    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
+    deleted.expect("asked")[0].as_ref().expect("deleted");
+    // Kafka deletes in the background.
+    eventually("the topic is there again", || async {
+        let created = create_topics(&config.kafka).await;
+        created.is_ok_and(|created| created.iter().any(|name| name == topic))
+    })
+    .await;
+    pipeline.context = Context::new(config, &pipeline.shutdown).await.expect("context");
+}
+
+/// Takes the oldest records of every partition of a topic away, as retention does: all but the
+/// last `kept`. Returns the ranges that are gone, by partition.
+pub(crate) async fn retain(pipeline: &Pipeline, topic: &str, kept: i64) -> Vec<(i64, i64)> {
+    let kafka = &pipeline.context.config.kafka;
+    let consumer: BaseConsumer = kafka.consumer(None).create().expect("consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), ASK).expect("metadata");
+    let mut list = TopicPartitionList::new();
+    let mut gone = Vec::new();
+    for partition in 0..metadata.topics()[0].partitions().len() as i32 {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK).expect("ends");
+        let first = (high - kept).max(low);
+        list.add_partition_offset(topic, partition, Offset::Offset(first)).expect("list");
+        gone.push((low, first));
+    }
+    let admin: AdminClient<DefaultClientContext> = kafka.client().create().expect("admin");
+    let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("asked");
+    deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
+    gone
 }

@@ -9,6 +9,7 @@ mod look;
 mod python;
 mod registry_down;
 mod replayed;
+mod retention;
 mod store;
 mod tape;
 mod validate;

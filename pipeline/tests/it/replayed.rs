@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use tapeline::kafka::create_topics;
 use tapeline::wiring::{Context, StageName};
 use tapeline_schemas::{
     Book, BookAction, Control, Kind, Level, Micros, Money, Ticker, Trade, encode, headers,
@@ -183,16 +180,7 @@ async fn a_store_whose_topic_was_recreated_refuses_by_name_and_stores_nothing_in
     let kafka = pipeline.context.config.kafka.clone();
     let topic = Kind::Trade.spec().topic(&kafka.topic_prefix);
     let id = pipeline.context.topic_id(&topic).expect("an id").to_owned();
-    let admin: AdminClient<DefaultClientContext> = kafka.client().create().expect("admin");
-    let deleted = admin.delete_topics(&[topic.as_str()], &AdminOptions::new()).await;
-    deleted.expect("asked")[0].as_ref().expect("deleted");
-    // Kafka deletes in the background.
-    eventually("the topic is there again", || async {
-        create_topics(&kafka).await.is_ok_and(|created| created.contains(&topic))
-    })
-    .await;
-    let config = (*pipeline.context.config).clone();
-    pipeline.context = Context::new(config, &pipeline.shutdown).await.expect("context");
+    look::recreate(&mut pipeline, &topic).await;
     assert_ne!(pipeline.context.topic_id(&topic), Some(id.as_str()));
     let refusal = pipeline.start(StageName::Store).failure().await;
     assert!(refusal.contains(&format!("topic {topic} was recreated")), "{refusal}");

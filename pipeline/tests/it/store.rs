@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 
 use tapeline::wiring::StageName;
-use tapeline_schemas::{Kind, Micros, Money, Side, Trade, encode};
+use tapeline_schemas::{Kind, Micros, Money, Side, Trade, encode, headers, wire};
 
 use crate::common::{Pipeline, Process, eventually};
+use crate::look::{self, Plain};
 
 fn trade(id: u32) -> Trade<'static> {
     Trade {
@@ -104,5 +105,39 @@ async fn a_second_store_takes_half_and_killing_either_loses_nothing_invariant_2(
     third.stop().await;
     validate.stop().await;
     assert_eq!(stored().await, 8_000);
+    pipeline.finish().await;
+}
+
+/// A checked record as `validate` writes it, put there by hand.
+fn checked(pipeline: &Pipeline, origin: u32) -> (String, Plain) {
+    let mut value = Vec::new();
+    wire::put_header(pipeline.context.schema_ids[&Kind::Trade], &mut value);
+    value.extend_from_slice(&encode(&trade(origin)));
+    let headers = vec![(headers::ORIGIN.to_owned(), origin.to_string().into_bytes())];
+    let plain = Plain { value: Some(value), headers, ..Plain::default() };
+    (Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix), plain)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stops_among_repetitions_holds_what_it_held_and_takes_what_follows_invariant_3()
+ {
+    let pipeline = Pipeline::with("repetitions", |config| config.store.batch_rows = 1).await;
+    // Repeated twice, so that offsets run ahead of origins by more than a batch.
+    let records = (0..3).chain(0..3).chain(0..3).map(|origin| checked(&pipeline, origin));
+    look::push(&pipeline, &records.collect::<Vec<_>>()).await;
+    let store = pipeline.start(StageName::Store);
+    let next = "select coalesce(sum(next_offset), 0)::bigint from tapeline_fence where topic like '%.trade'";
+    eventually("all are read", || async { pipeline.count(next).await == 9 }).await;
+    store.stop().await;
+    let held = "select max(held_origin) from tapeline_fence where topic like '%.trade'";
+    assert_eq!(pipeline.count(held).await, 2);
+    let records: Vec<_> = (3..9).map(|origin| checked(&pipeline, origin)).collect();
+    look::push(&pipeline, &records).await;
+    let store = pipeline.start(StageName::Store);
+    eventually("all are read", || async { pipeline.count(next).await == 15 }).await;
+    store.stop().await;
+    assert_eq!(pipeline.count("select count(*) from market_data_trades").await, 9);
+    let ranges = "select count(*) from tapeline_ledger where last_origin < first_origin - 1 or last_origin > 8";
+    assert_eq!(pipeline.count(ranges).await, 0);
     pipeline.finish().await;
 }

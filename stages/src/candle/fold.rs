@@ -160,14 +160,16 @@ impl Bar {
     }
 }
 
-/// A candle's version: a final one beats an incomplete one, then the higher revision wins. The
-/// stream makes revision 0 only; the database owns the others.
+/// A candle's version: the higher revision wins, then a final one beats an incomplete one. The
+/// stream makes revision 0 only; the database owns the others and computes each from all that is
+/// stored by then, so content never goes back: not even where the stream calls its candle final
+/// and knows less of a hole that was opened since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// No hole of the feed is open over the window.
-    pub is_final: bool,
     /// Number of corrections.
     pub revision: i32,
+    /// No hole of the feed is open over the window.
+    pub is_final: bool,
 }
 
 #[cfg(test)]

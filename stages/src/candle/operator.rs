@@ -109,7 +109,8 @@ impl<L: Tier> Candles<L> {
 fn outcome_without_event(input: &In<'_>) -> Option<Outcome> {
     match input.marker {
         Some(Marker::Quarantined) => Some(Outcome::Quarantined),
-        Some(Marker::Skipped | Marker::Lost) => Some(Outcome::Skipped),
+        Some(Marker::Skipped) => Some(Outcome::Skipped),
+        Some(Marker::Lost) => Some(Outcome::Lost),
         Some(Marker::Control) => None,
         None if !input.flags.is_repeat() => None,
         None if input.flags.has(tapeline_schemas::Flag::Conflict) => Some(Outcome::Conflict),

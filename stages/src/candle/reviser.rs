@@ -23,8 +23,7 @@ use crate::messages::symbol_key;
 /// The version under which `computed` is to be written; `None` where the stored candle says it
 /// already. `whole`: no hole is open over the window and every part of it is final.
 ///
-/// A final candle stays final: versions never go back, and who holds the final one would take no
-/// incomplete one for it.
+/// A final candle that is stored stays final.
 pub fn revise(stored: Option<&(Bar, Version)>, computed: &Bar, whole: bool) -> Option<Version> {
     let Some((bar, version)) = stored else {
         return Some(Version { is_final: whole, revision: 1 });

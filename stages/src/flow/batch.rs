@@ -172,6 +172,15 @@ impl<O: Output> Batcher<O> {
         self.positions += 1;
     }
 
+    /// Enters a position that stands for the offsets from `first_offset` on.
+    pub fn push_range(&mut self, first_offset: i64, position: Position, outcome: Outcome) {
+        self.push(position, outcome);
+        let mut spans = self.batch.spans.iter_mut();
+        if let Some(span) = spans.find(|span| span.at == position.at) {
+            span.first_offset = span.first_offset.min(first_offset);
+        }
+    }
+
     /// Adds a record for quarantine; its position is pushed beside it.
     pub fn reject(&mut self, rejected: Rejected) {
         self.rejected_bytes += rejected.value.as_ref().map_or(0, Vec::len) + 256;

@@ -1,6 +1,7 @@
 //! The one loop: positions, batches, stages, sinks and sources.
 
 mod batch;
+mod loss;
 mod origin;
 mod record;
 mod run;
@@ -13,5 +14,5 @@ pub(crate) use record::Slice;
 pub use record::{Chunk, Contract, HeaderSlices, Headers, Record, Topic, TopicPartition};
 pub use run::{Limits, run};
 pub use sink::{Durable, QuarantineSink, RefusedRow, Resume, Sink, SinkError, Start, flush};
-pub use source::{Input, Released, SchemaSource, Source};
+pub use source::{Input, Lost, Released, SchemaSource, Source};
 pub use stage::{Checkpoint, In, Marker, Outcome, Output, Refusal, Reject, Stage};

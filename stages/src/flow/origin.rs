@@ -2,7 +2,7 @@
 
 use tapeline_schemas::{Flags, headers};
 
-use super::{Contract, In, Marker, Record, Topic};
+use super::{Contract, In, Lost, Marker, Record, Topic};
 
 /// How far a partition has been taken.
 #[derive(Debug, Default)]
@@ -11,16 +11,40 @@ pub(super) struct Held {
     origin: Option<i64>,
     /// Offset expected next, for raw topics.
     next_offset: Option<i64>,
+    /// An accepted loss whose origins the next record tells.
+    lost: Option<Lost>,
 }
 
 impl Held {
     pub(super) fn new(origin: Option<i64>, next_offset: Option<i64>) -> Held {
-        Held { origin, next_offset }
+        Held { origin, next_offset, lost: None }
     }
 
     /// Last origin taken.
     pub(super) fn origin(&self) -> Option<i64> {
         self.origin
+    }
+
+    /// Raw offsets are gone: what comes after them is expected next.
+    pub(super) fn lose_raw(&mut self, lost: Lost) {
+        self.next_offset = Some(lost.last + 1);
+    }
+
+    /// Checked records are gone; the next one tells which origins they stood for.
+    pub(super) fn lose_checked(&mut self, lost: Lost) {
+        self.lost = Some(lost);
+    }
+
+    /// The offsets lost before `record`, with the first and last origin that went with them; the
+    /// last is before the first where none did.
+    pub(super) fn lost_before(&mut self, record: &Record<'_>) -> Option<(Lost, i64, i64)> {
+        let lost = self.lost.take()?;
+        let number = |name| record.headers.number(name);
+        let next = number(headers::ORIGIN_FIRST).or_else(|| number(headers::ORIGIN))?;
+        let held = self.origin.unwrap_or(next - 1);
+        let last = held.max(next - 1);
+        self.origin = Some(last);
+        Some((lost, held + 1, last))
     }
 
     /// Offsets between the last raw record and the one at `offset`, which Kafka never delivered.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 
+use super::loss;
 use super::origin::{Held, plain_input};
 use super::{
-    Batcher, Chunk, Contract, Durable, In, Input, Outcome, Position, QuarantineSink, Record,
+    Batcher, Chunk, Contract, Durable, In, Input, Lost, Outcome, Position, QuarantineSink, Record,
     Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start, Topic,
     TopicPartition, flush,
 };
@@ -125,6 +126,10 @@ where
                 let started = lane.assign(partitions, &source).await;
                 started.map(|resumes| drop(answer.send(resumes)))
             }
+            Some(Input::Lost(lost)) => {
+                lane.lose(lost);
+                Ok(())
+            }
             Some(Input::Revoked(partitions, answer)) => {
                 lane.revoke(&partitions, &mut source).await.map(|released| {
                     // Nobody waits for the answer where the source has gone.
@@ -181,6 +186,18 @@ where
         Ok(())
     }
 
+    /// What is gone is counted as such.
+    fn lose(&mut self, lost: Lost) {
+        let topic = &self.topics[lost.at.topic as usize];
+        let Lost { at, first, last } = lost;
+        let (stage, partition) = (self.name, at.partition);
+        tracing::warn!(stage, topic = topic.name, partition, first, last, "accepted as lost");
+        let held = self.held.entry(at).or_default();
+        loss::enter(&mut self.stage, &mut self.batcher, held, topic, lost);
+        self.meters.records[Outcome::Lost as usize].increment((last - first + 1) as u64);
+        self.deadline.get_or_insert_with(|| Instant::now() + self.limits.linger);
+    }
+
     async fn take_record(
         &mut self,
         record: Record<'_>,
@@ -196,6 +213,7 @@ where
             Contract::Plain => plain_input(record, topic),
             Contract::Checked => {
                 let held = self.held.entry(record.at).or_default();
+                loss::before::<St>(&mut self.batcher, held, &record);
                 match held.checked(record, topic)? {
                     Some(input) => input,
                     None => {

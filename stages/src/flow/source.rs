@@ -14,12 +14,25 @@ pub enum Input {
     /// Partitions begin; they stay silent until the answer says where each starts. The note that
     /// the group's last owner committed comes with each.
     Assigned(Vec<(TopicPartition, Option<String>)>, oneshot::Sender<Vec<Resume>>),
+    /// Offsets that are gone, a loss that was accepted; what follows them comes next.
+    Lost(Lost),
     /// Partitions go; their next owner waits for the answer.
     Revoked(Vec<TopicPartition>, oneshot::Sender<Released>),
     /// Nothing more will come; everything before is to be written and committed.
     End,
     /// The source cannot go on.
     Failed(String),
+}
+
+/// Offsets that retention took before they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// The partition.
+    pub at: TopicPartition,
+    /// First offset.
+    pub first: i64,
+    /// Last offset.
+    pub last: i64,
 }
 
 /// How partitions were let go.

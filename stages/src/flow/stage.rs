@@ -61,15 +61,17 @@ pub enum Outcome {
     Quarantined,
     /// It is a control record.
     Control,
-    /// Kafka skipped these offsets, or retention took them.
+    /// Kafka skipped these offsets.
     Skipped,
+    /// Retention took these offsets before they were read, and that was accepted.
+    Lost,
     /// The checked topic holds this origin twice; the first one counted.
     Repeated,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Taken,
         Outcome::Duplicate,
         Outcome::Conflict,
@@ -77,6 +79,7 @@ impl Outcome {
         Outcome::Quarantined,
         Outcome::Control,
         Outcome::Skipped,
+        Outcome::Lost,
         Outcome::Repeated,
     ];
 
@@ -90,6 +93,7 @@ impl Outcome {
             Outcome::Quarantined => "quarantined",
             Outcome::Control => "control",
             Outcome::Skipped => "skipped",
+            Outcome::Lost => "lost",
             Outcome::Repeated => "repeated",
         }
     }
@@ -163,6 +167,11 @@ pub trait Stage: Send {
 
     /// Raw offsets `first..=last` were never delivered by Kafka.
     fn skipped(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Self::Out) {
+        let _ = (at, first, last, out);
+    }
+
+    /// Raw offsets `first..=last` are gone, and that was accepted.
+    fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Self::Out) {
         let _ = (at, first, last, out);
     }
 

@@ -40,7 +40,8 @@ pub(crate) fn settled(marker: Option<Marker>, flags: Flags) -> Option<Outcome> {
     match marker {
         Some(Marker::Quarantined) => Some(Outcome::Quarantined),
         Some(Marker::Control) => Some(Outcome::Control),
-        Some(Marker::Skipped | Marker::Lost) => Some(Outcome::Skipped),
+        Some(Marker::Skipped) => Some(Outcome::Skipped),
+        Some(Marker::Lost) => Some(Outcome::Lost),
         None if flags.has(tapeline_schemas::Flag::Conflict) => Some(Outcome::Conflict),
         None if flags.has(tapeline_schemas::Flag::Duplicate) => Some(Outcome::Duplicate),
         None => None,

@@ -185,7 +185,7 @@ static SPECS: [Spec; 6] = [
         content: &["open", "high", "low", "close", "volume", "quote_volume", "trades_count"],
         time: "time",
         rule: Rule::Higher,
-        height: "({}.final, {}.revision)",
+        height: "({}.revision, {}.final)",
     },
     Spec {
         name: "market_data_gaps",

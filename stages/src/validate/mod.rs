@@ -330,6 +330,13 @@ impl Stage for Validate {
         });
     }
 
+    fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Messages) {
+        let topic = OutTopic::Of(self.topics[at.topic as usize].kind);
+        out.push_parts(topic, Some(at.partition), b"", None, None, |out| {
+            marker(out, headers::outcome::LOST, first, last);
+        });
+    }
+
     fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {
         self.decoders.learn(kind, id, schema);
     }

@@ -93,6 +93,7 @@ impl Worker {
 
     fn begin_reading(&mut self, starting: &Starting) -> Result<()> {
         let mut list = TopicPartitionList::new();
+        let mut lost = Vec::new();
         for resume in &starting.resumes {
             let offset = match resume.start {
                 Start::Beginning => Offset::Beginning,
@@ -102,10 +103,13 @@ impl Worker {
                     .get(&resume.at)
                     .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
             };
+            let offset = self.in_log(resume.at, offset, &mut lost)?;
             list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
-            if let Offset::Offset(offset) = offset {
-                self.began.insert(resume.at, offset);
-            }
+        }
+        // Before anything that comes after it.
+        for lost in lost {
+            let lane = self.lane_of(lost.at);
+            self.lanes[lane].tell(Input::Lost(lost));
         }
         if starting.again {
             self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
@@ -169,7 +173,6 @@ impl Worker {
         for element in draining.list.elements() {
             if let Some(at) = self.place(element.topic(), element.partition()) {
                 self.owned.remove(&at);
-                self.began.remove(&at);
                 let lane = self.lane_of(at);
                 self.lanes[lane].forget(at);
             }

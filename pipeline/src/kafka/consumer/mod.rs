@@ -2,6 +2,7 @@
 //! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
 
 mod assignment;
+mod retention;
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc as std_mpsc};
@@ -43,6 +44,8 @@ pub struct ConsumerOptions {
     pub topics: Vec<Topic>,
     /// Lanes that share the partitions.
     pub lanes: usize,
+    /// Go on where the log no longer has what is to be read next; it is counted as lost.
+    pub accept_loss: bool,
 }
 
 /// The running thread.
@@ -65,11 +68,10 @@ struct Worker {
     checkpoints: std_mpsc::Receiver<Checkpoints>,
     owned: HashMap<TopicPartition, usize>,
     uncommitted: HashMap<TopicPartition, Checkpoint>,
-    /// Where each partition was begun, for as long as nothing was read of it.
-    began: HashMap<TopicPartition, i64>,
     last_commit: Instant,
     starting: Vec<Starting>,
     draining: Option<Draining>,
+    accept_loss: bool,
     shutdown: CancellationToken,
     ending: bool,
     failed: bool,
@@ -105,10 +107,10 @@ pub fn start_consumer(
         checkpoints,
         owned: HashMap::new(),
         uncommitted: HashMap::new(),
-        began: HashMap::new(),
         last_commit: Instant::now(),
         starting: Vec::new(),
         draining: None,
+        accept_loss: options.accept_loss,
         shutdown,
         ending: false,
         failed: false,
@@ -257,21 +259,16 @@ impl Worker {
         );
         if lost {
             anyhow::bail!(
-                "the log no longer has what is to be read next: {}. Restore it, or accept the loss and say so",
+                "the log no longer has what is to be read next: {}. Restore it, or start again with --accept-loss: what is gone is then counted as lost",
                 self.lost_ranges()
             );
         }
         match code {
             Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => Err(error).context(
-                "a topic that is read was deleted. Where it is created again its offsets begin anew: \
-                 start this stage again, it says what has to be done",
-            ),
-            Some(
                 RDKafkaErrorCode::Fatal
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed,
@@ -286,27 +283,19 @@ impl Worker {
 
     /// Names every range between the position and what the log still has.
     fn lost_ranges(&self) -> String {
-        let mut next: HashMap<TopicPartition, i64> = self.began.clone();
+        let mut ranges = Vec::new();
         let positions = self.consumer.position().ok();
         for element in positions.iter().flat_map(|list| list.elements()) {
-            let at = self.place(element.topic(), element.partition());
-            if let (Some(at), Offset::Offset(offset)) = (at, element.offset()) {
-                next.insert(at, offset);
-            }
-        }
-        let mut ranges = Vec::new();
-        for (at, next) in next.into_iter().filter(|(at, _)| self.owned.contains_key(at)) {
-            let topic = self.name(at);
-            if let Ok((low, high)) = self.consumer.fetch_watermarks(topic, at.partition, ASK)
+            let (topic, partition) = (element.topic(), element.partition());
+            let marks = self.consumer.fetch_watermarks(topic, partition, ASK);
+            if let (Offset::Offset(next), Ok((low, high))) = (element.offset(), marks)
                 && !(low..=high).contains(&next)
             {
                 ranges.push(format!(
-                    "{topic} [{}] offset {next}, the log holds {low}..{high}",
-                    at.partition
+                    "{topic} [{partition}] offset {next}, the log holds {low}..{high}"
                 ));
             }
         }
-        ranges.sort();
         if ranges.is_empty() { "a partition just assigned".to_owned() } else { ranges.join("; ") }
     }
 

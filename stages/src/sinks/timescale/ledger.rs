@@ -13,9 +13,9 @@ use crate::store::{CopyBuffers, Table, Tuple, postgres_micros};
 
 const STATEMENT: &str = "copy tapeline_ledger (pipeline, topic, topic_id, partition,
     first_offset, last_offset, first_origin, last_origin, stored, duplicate, conflict,
-    not_stored, quarantined, control, skipped, repeated, min_event_time, max_event_time,
+    not_stored, quarantined, control, skipped, lost, repeated, min_event_time, max_event_time,
     by_day, rules) from stdin with (format binary)";
-const FIELDS: usize = 20;
+const FIELDS: usize = 21;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Rows added, by partition and day.
