@@ -156,7 +156,8 @@ impl Process {
     pub(crate) fn last_lines(&self) -> String {
         let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
-        lines[lines.len().saturating_sub(4)..].join(" | ")
+        let last = lines[lines.len().saturating_sub(4)..].iter();
+        last.map(|line| line.chars().take(400).collect::<String>()).collect::<Vec<_>>().join(" | ")
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -17,6 +18,8 @@ use crate::random::Random;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");
 
+/// How long a killed service may take to be gone.
+const DEATH: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 3] = ["kafka", "postgres", "redis"];
 
 /// A broker behind a proxy, a database and a Redis, in a directory that is removed at the end.
@@ -200,6 +203,20 @@ impl Control {
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let pid = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
         pid.with_context(|| format!("no pid in {}", file.display()))
+    }
+
+    /// SIGKILL, and waits until its port is free: a server with many threads dies slowly.
+    pub(crate) async fn kill(&self, service: &str) -> Result<()> {
+        self.signal(service, "KILL")?;
+        let variable = format!("TAPELINE_{}_PORT", service.to_uppercase());
+        let port = self.environment.iter().find(|(name, _)| *name == variable);
+        let port: u16 = port.context("the service has a port")?.1.parse()?;
+        let deadline = Instant::now() + DEATH;
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            ensure!(Instant::now() < deadline, "{service} still listens {DEATH:?} after SIGKILL");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Sends `KILL`, `STOP` or `CONT` to a service.

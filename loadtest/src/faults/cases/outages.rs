@@ -175,7 +175,7 @@ pub(crate) async fn broker(run: Arc<Run>) -> Result<Outcome> {
     let faults = async {
         rig.reaches("select count(*) from market_data_trades", 200, PATIENCE).await?;
         for _ in 0..rounds {
-            own.control().signal("kafka", "KILL")?;
+            own.control().kill("kafka").await?;
             own.control().up("kafka").await?;
             goes_on(&rig).await?;
         }
@@ -276,7 +276,7 @@ pub(crate) async fn redis(run: Arc<Run>) -> Result<Outcome> {
         let mut redis = work.rig.redis().await?;
         let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await?;
         shown.come_back(&work.rig).await?;
-        own.control().signal("redis", "KILL")?;
+        own.control().kill("redis").await?;
         own.control().up("redis").await?;
         shown.come_back(&work.rig).await?;
         own.control().down("redis").await?;

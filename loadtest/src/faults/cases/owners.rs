@@ -70,7 +70,7 @@ async fn zombies(run: &Run, stage: &str, place: &str) -> Result<Outcome> {
     .await?;
     let others: Vec<&str> =
         BEFORE_WRITING.iter().map(|(other, _)| *other).filter(|other| *other != stage).collect();
-    let mut rest = rig.start(&others.join(","), &How::instance("rest"))?;
+    let mut rest = start_rest(&rig, &others.join(","))?;
     let flow = rig.feed(run.seed, Mix::default())?.flow(RATE);
     let mut peer = rig.start(stage, &How::default())?;
     taken(&peer, 0).await?;
@@ -110,6 +110,13 @@ async fn zombies(run: &Run, stage: &str, place: &str) -> Result<Outcome> {
     Ok(Outcome { runs: u64::from(rounds), verdict, recovered, notes, skipped: None })
 }
 
+/// The stages beside the one that is frozen, which have time enough.
+fn start_rest(rig: &Rig, stages: &str) -> Result<Process> {
+    let mut config = rig.stages.clone();
+    config.group.session_timeout_ms = 30_000;
+    rig.start_with(stages, &How::default(), &config)
+}
+
 /// How often a process said that it took partitions.
 fn times_taken(process: &Process) -> usize {
     process.said().matches("partitions taken").count()
@@ -127,7 +134,7 @@ pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
         config.group.session_timeout_ms = SESSION_MS;
     })
     .await?;
-    let mut rest = rig.start("validate,cache,candles", &How::instance("rest"))?;
+    let mut rest = start_rest(&rig, "validate,cache,candles")?;
     let flow = rig.feed(run.seed, Mix::default())?.flow(RATE);
     let (mut longest, mut ended) = (Duration::ZERO, 0);
     for round in 0..rounds {
