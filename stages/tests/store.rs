@@ -281,7 +281,7 @@ async fn flagged_events_and_markers_are_counted_and_make_no_row() {
     events[4].marker = Some(Marker::Control);
     events[5].marker = Some(Marker::Skipped);
     let spans = store(&mut sink, &events).await.expect("written");
-    assert_eq!(spans[0].counts, [2, 1, 1, 0, 1, 1, 1, 0]);
+    assert_eq!(spans[0].counts, [2, 1, 1, 0, 1, 1, 1, 0, 0]);
     assert_eq!(database.count("market_data_trades").await, 2);
     let again = sink.assign(&[at(Kind::Trade, 0)]).await.expect("assigned");
     let resume = Resume { at: at(Kind::Trade, 0), start: Start::At(7), held_origin: Some(6) };

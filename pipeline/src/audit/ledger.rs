@@ -88,11 +88,11 @@ impl Walk {
         if !self.begun {
             self.begun = true;
             // What was retained away before the pipeline began was never promised.
-            if (1..=self.lows.0).contains(&range.first_offset) {
+            let cut = (1..=self.lows.0).contains(&range.first_offset);
+            if cut {
                 self.next_offset = range.first_offset;
             }
-            let begins_later = range.first_origin > 0
-                && (range.first_origin <= self.lows.1 || range.first_offset > 0);
+            let begins_later = range.first_origin > 0 && (range.first_origin <= self.lows.1 || cut);
             if begins_later {
                 self.before = range.first_origin;
                 self.next_origin = range.first_origin;

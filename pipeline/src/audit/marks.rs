@@ -39,14 +39,15 @@ impl Offsets {
     /// How many there are from `from` on.
     fn count_from(&self, from: i64) -> i64 {
         let pages = self.0.range(from.div_euclid(PAGE)..);
-        let count = |(&number, page): (_, &Box<[u64]>)| {
-            let first = number * PAGE;
-            if first >= from {
-                return page.iter().map(|word| i64::from(word.count_ones())).sum();
-            }
-            (from..first + PAGE).filter(|&offset| self.has(offset)).count() as i64
-        };
-        pages.map(count).sum()
+        pages
+            .map(|(number, page)| {
+                let first = number * PAGE;
+                if first >= from {
+                    return page.iter().map(|word| i64::from(word.count_ones())).sum();
+                }
+                (from..first + PAGE).filter(|&offset| self.has(offset)).count() as i64
+            })
+            .sum()
     }
 }
 
