@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,6 +29,8 @@ pub(crate) struct OwnServices {
     /// In front of the broker: it advertises this proxy's port, so that no client goes past it.
     pub(crate) kafka: Proxy,
     control: Control,
+    /// Everything was removed in good order.
+    is_gone: AtomicBool,
 }
 
 /// Starts and stops single services.
@@ -85,7 +88,7 @@ impl OwnServices {
         }
         let control = Control { dir, environment };
         // Whatever fails from here on, what was started is stopped.
-        let guard = Guard(Some(control.clone()));
+        let guard = Guard(control.clone());
         control.run("up", &SERVICES).await?;
         let addresses = Addresses {
             brokers: format!("127.0.0.1:{}", proxy.port),
@@ -97,7 +100,7 @@ impl OwnServices {
         std::fs::create_dir_all(&files)?;
         let site = Arc::new(Site::new(addresses, "own", files).await?);
         std::mem::forget(guard);
-        Ok(OwnServices { site, kafka: proxy, control })
+        Ok(OwnServices { site, kafka: proxy, control, is_gone: AtomicBool::new(false) })
     }
 
     pub(crate) fn control(&self) -> &Control {
@@ -150,25 +153,27 @@ impl OwnServices {
 
     pub(crate) async fn finish(&self) -> Result<()> {
         self.site.finish().await?;
-        self.control.run("purge", &[]).await
+        self.control.run("purge", &[]).await?;
+        self.is_gone.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 impl Drop for OwnServices {
     fn drop(&mut self) {
-        Guard(Some(self.control.clone()));
+        if !self.is_gone.load(Ordering::Relaxed) {
+            drop(Guard(self.control.clone()));
+        }
     }
 }
 
 /// Removes services when it goes.
-struct Guard(Option<Control>);
+struct Guard(Control);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(control) = self.0.take() {
-            // Nothing better can be done where it fails; purging twice is harmless.
-            let _ = control.command("purge", &[]).output();
-        }
+        // Nothing better can be done where it fails.
+        let _ = self.0.command("purge", &[]).output();
     }
 }
 
