@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help build services demo test test-all check bench deny clean database-docs
+.PHONY: help build services demo test test-all faults check bench deny clean database-docs
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,11 @@ demo: build ## play exchange traffic through the whole pipeline and show the res
 
 test: build ## every test but long runs, against real services
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace
+	$(MAKE) --no-print-directory faults QUICK=1
+
+faults: build ## make everything go wrong and prove that nothing is lost or doubled (QUICK=1, SEED=N, CASE=NAME, OLD=BINARY)
+	eval "$$(scripts/services env)" && target/release/tapeline-loadtest faults \
+	    $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE)) $(if $(OLD),--old $(OLD))
 
 test-all: test ## also long runs
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace -- --ignored

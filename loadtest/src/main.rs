@@ -1,10 +1,14 @@
-//! Load for the pipeline: seeded, realistic enough to be worth storing.
+//! Load for the pipeline: seeded, realistic enough to be worth storing; and the faults that it has
+//! to survive.
 
+mod faults;
 mod market;
+mod random;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use tapeline::config::Config;
 use tapeline::wiring::Context;
@@ -25,6 +29,8 @@ struct Cli {
 enum Command {
     /// Publish trades of a simulated market into the raw topic.
     Produce(ProduceArgs),
+    /// Make things go wrong, and compare what is stored with what was sent.
+    Faults(faults::FaultsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,10 +56,32 @@ struct ProduceArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let Cli { command: Command::Produce(args) } = Cli::parse();
-    let context = Context::new(Config::load(None)?, &CancellationToken::new()).await?;
-    produce(&context, &args).await
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tapeline-loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<bool> {
+    match Cli::parse().command {
+        Command::Produce(args) => {
+            let context = Context::new(Config::load(None)?, &CancellationToken::new()).await?;
+            produce(&context, &args).await?;
+            Ok(true)
+        }
+        Command::Faults(args) => {
+            // Dropped at a signal, so that processes and services end with it.
+            tokio::select! {
+                good = faults::run(args) => good,
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
+        }
+    }
 }
 
 /// Trades between two looks at the clock.

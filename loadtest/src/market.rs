@@ -1,5 +1,6 @@
 //! A market whose every trade follows from its seed.
 
+use crate::random::Random;
 use tapeline_schemas::{Micros, Money, Side, Trade};
 
 /// Units of 10⁻¹⁸ in a price tick of 0.01 and in an amount step of 0.0001.
@@ -8,7 +9,7 @@ const STEP: i128 = 10_i128.pow(14);
 
 /// Symbols with prices that walk on a tick grid.
 pub(crate) struct Market {
-    random: u64,
+    random: Random,
     names: Vec<String>,
     ticks: Vec<i64>,
     number: u64,
@@ -19,7 +20,7 @@ impl Market {
     pub(crate) fn new(seed: u64, symbols: u32, start: Micros) -> Market {
         let symbols = symbols.max(1);
         Market {
-            random: seed,
+            random: Random::new(seed),
             names: (0..symbols).map(|number| format!("S{number:03}-USD")).collect(),
             ticks: (0..symbols).map(|number| 10_000 + i64::from(number) * 100).collect(),
             number: 0,
@@ -27,28 +28,19 @@ impl Market {
         }
     }
 
-    /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     pub(crate) fn one_in_a_thousand(&mut self, per_mille: u64) -> bool {
-        self.draw() % 1_000 < per_mille
+        self.random.chance(per_mille)
     }
 
     pub(crate) fn next_trade(&mut self) -> Trade<'static> {
         // The lesser of two draws: the first symbols trade most.
         let count = self.names.len() as u64;
-        let symbol = (self.draw() % count).min(self.draw() % count) as usize;
-        let walk = (self.draw() % 3) as i64 - 1;
+        let symbol = self.random.below(count).min(self.random.below(count)) as usize;
+        let walk = self.random.below(3) as i64 - 1;
         self.ticks[symbol] = (self.ticks[symbol] + walk).max(1);
-        self.time = self.time.plus((self.draw() % 2_000) as i64);
+        self.time = self.time.plus(self.random.below(2_000) as i64);
         self.number += 1;
-        let amount = 1 + i128::from(self.draw() % 100_000);
+        let amount = 1 + i128::from(self.random.below(100_000));
         let side = if walk >= 0 { Side::Buy } else { Side::Sell };
         Trade {
             exchange: "LOADTEST".into(),

@@ -19,14 +19,14 @@ kafka_answers() {
 kafka_ready() { grep -q 'Kafka Server started' "$(log_of kafka)" 2>/dev/null && kafka_answers; }
 
 kafka_libs_present() {
-    [[ -f $STATE/kafka/libs/.pom ]] && cmp -s "$STATE/kafka/libs/.pom" "$SCRIPTS/kafka-pom.xml"
+    [[ -f $KAFKA_LIBS/.pom ]] && cmp -s "$KAFKA_LIBS/.pom" "$SCRIPTS/kafka-pom.xml"
 }
 
 # Fetched beside and moved into place, so an interrupted download is never taken for a broker.
 kafka_fetch() {
     ! kafka_libs_present || return 0
     say "fetching the Kafka broker from Maven's repository"
-    local new="$STATE/kafka/libs.new"
+    local new="$KAFKA_LIBS.new"
     rm -rf "$new"
     mvn -B -q -f "$SCRIPTS/kafka-pom.xml" dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory="$new" >"$(log_of kafka-fetch)" 2>&1 || {
@@ -34,8 +34,8 @@ kafka_fetch() {
         return 1
     }
     cp "$SCRIPTS/kafka-pom.xml" "$new/.pom"
-    rm -rf "$STATE/kafka/libs"
-    mv "$new" "$STATE/kafka/libs"
+    rm -rf "$KAFKA_LIBS"
+    mv "$new" "$KAFKA_LIBS"
 }
 
 kafka_write_config() {
@@ -60,7 +60,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
 listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_ADVERTISED_PORT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
@@ -111,7 +111,7 @@ kafka_format() {
     local id
     # 16 random bytes in URL-safe base64, as Kafka's own random-uuid makes them, without starting another JVM
     id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')
-    java -cp "$STATE/kafka/libs/*" "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
+    java -cp "$KAFKA_LIBS/*" "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
         kafka.tools.StorageTool format -t "$id" -c "$STATE/kafka/server.properties" \
         >"$(log_of kafka-format)" 2>&1 || {
         show_log_tail kafka-format
@@ -128,7 +128,7 @@ kafka_start() {
     kafka_format || return 1
     launch kafka java -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
         -Djava.awt.headless=true "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
-        -cp "$STATE/kafka/libs/*" kafka.Kafka "$STATE/kafka/server.properties"
+        -cp "$KAFKA_LIBS/*" kafka.Kafka "$STATE/kafka/server.properties"
     wait_until_ready kafka 90
 }
 

@@ -4,7 +4,7 @@
 redis_port() { printf '%s' "$REDIS_PORT"; }
 
 redis_ready() {
-    local answer
+    local answer=''
     { exec 3<>"/dev/tcp/127.0.0.1/$REDIS_PORT"; } 2>/dev/null || return 1
     printf 'PING\r\n' >&3
     IFS= read -r -t 2 answer <&3 || true

@@ -5,13 +5,30 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Every place, in the order a batch of `store` or `cache`, or a run of lifecycle, passes them.
-pub const PLACES: [&str; 12] = [
+/// Every place by its stage, in the order a batch passes them.
+pub const PLACES: [&str; 29] = [
+    "validate.after_quarantine",
+    "validate.before_produce",
+    "validate.mid_produce",
+    "validate.after_produce",
+    "validate.after_delivery",
+    "store.before_begin",
     "store.before_copy",
     "store.mid_copy",
     "store.before_commit",
     "store.after_commit",
     "cache.before_write",
+    "cache.after_write",
+    "candles.before_produce",
+    "candles.after_produce",
+    "candles.after_delivery",
+    "candles-longer.before_produce",
+    "candles-longer.after_produce",
+    "candles-longer.after_delivery",
+    "candles-reviser.before_transaction",
+    "candles-reviser.before_commit",
+    "candles-reviser.after_transaction",
+    "candles-outbox.after_send",
     "archive.reading",
     "archive.after_upload",
     "archive.before_manifest",
@@ -41,6 +58,14 @@ pub fn hit(place: &str) {
     }
 }
 
+/// The same for a place that several stages pass.
+#[inline]
+pub fn hit_in(stage: &str, step: &str) {
+    if ANY.load(Ordering::Relaxed) {
+        act(&format!("{stage}.{step}"));
+    }
+}
+
 #[cold]
 fn act(place: &str) {
     let mut due = Vec::new();
@@ -64,30 +89,42 @@ pub fn arm(place: &str, pass: u32, action: impl FnMut() + Send + 'static) {
     ANY.store(true, Ordering::Relaxed);
 }
 
-/// Arms places to kill this process: `name[:pass][,…]`, as in `TAPELINE_FAILPOINTS`.
-pub fn arm_kills(text: &str) -> Result<(), String> {
+/// Arms places to kill or to freeze this process: `name[:pass][:stop][,…]`, as in
+/// `TAPELINE_FAILPOINTS`. A frozen process goes on when it is sent SIGCONT.
+pub fn arm_signals(text: &str) -> Result<(), String> {
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (place, pass) = part.split_once(':').unwrap_or((part, "1"));
+        let (rest, signal) = match part.strip_suffix(":stop") {
+            Some(rest) => (rest, libc::SIGSTOP),
+            None => (part, libc::SIGKILL),
+        };
+        let (place, pass) = rest.split_once(':').unwrap_or((rest, "1"));
         if !PLACES.contains(&place) {
             return Err(format!("no failpoint `{place}`, there are {}", PLACES.join(", ")));
         }
         let pass = pass.parse().ok().filter(|&pass| pass > 0).ok_or_else(|| {
             format!("failpoint `{part}`: `{pass}` is not a number of passes from 1 up")
         })?;
-        arm(place, pass, kill);
+        let name = place.to_owned();
+        arm(place, pass, move || signal_self(&name, signal));
     }
     Ok(())
 }
 
-/// Dies as from `kill -9`: nothing is flushed, no destructor runs.
-fn kill() {
+/// What a process says on standard error before a failpoint strikes it.
+pub const LAST_WORDS: &str = "failpoint reached: ";
+
+/// Dies as from `kill -9`: nothing is flushed, no destructor runs. Or freezes all threads.
+fn signal_self(place: &str, signal: i32) {
+    eprintln!("{LAST_WORDS}{place}");
     // SAFETY: both calls only take and return numbers.
     unsafe {
-        libc::kill(libc::getpid(), libc::SIGKILL);
+        libc::kill(libc::getpid(), signal);
     }
-    // The signal is delivered before `kill` returns to a process that sends it to itself; if a
-    // container forbids it, dying otherwise is the next best.
-    std::process::abort();
+    if signal == libc::SIGKILL {
+        // The signal is delivered before `kill` returns to a process that sends it to itself; if
+        // a container forbids it, dying otherwise is the next best.
+        std::process::abort();
+    }
 }
 
 #[cfg(test)]
@@ -114,8 +151,10 @@ mod tests {
 
     #[test]
     fn a_misspelt_failpoint_is_refused() {
-        assert!(arm_kills("store.before_commmit").is_err());
-        assert!(arm_kills("store.before_commit:0").is_err());
-        assert_eq!(arm_kills(""), Ok(()));
+        assert!(arm_signals("store.before_commmit").is_err());
+        assert!(arm_signals("store.before_commit:0").is_err());
+        assert!(arm_signals("store.before_commit:halt").is_err());
+        assert!(arm_signals("store.before_commit:0:stop").is_err());
+        assert_eq!(arm_signals(""), Ok(()));
     }
 }

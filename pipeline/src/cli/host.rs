@@ -39,7 +39,7 @@ pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
 /// Runs `names`, all stages where it is empty.
 pub(super) async fn stages(config: Config, names: Vec<StageName>, args: &StageArgs) -> Result<()> {
     let names = if names.is_empty() { StageName::value_variants().to_vec() } else { names };
-    tapeline_stages::failpoint::arm_kills(
+    tapeline_stages::failpoint::arm_signals(
         &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
     )
     .map_err(anyhow::Error::msg)?;

@@ -55,8 +55,11 @@ impl KafkaSettings {
             .set("group.id", group.unwrap_or("tapeline-reader"))
             .set("queued.max.messages.kbytes", PREFETCH_KIB)
             .set("fetch.max.bytes", "8388608")
-            .set("max.partition.fetch.bytes", "1048576")
-            .set("statistics.interval.ms", "10000");
+            .set("max.partition.fetch.bytes", "1048576");
+        if group.is_some() {
+            // Lag is shown of groups; others would only log their statistics.
+            config.set("statistics.interval.ms", "10000");
+        }
         apply(&mut config, &self.consumer_properties);
         config
             .set("enable.auto.commit", "false")

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rdkafka::message::{Header, OwnedHeaders};
 use tapeline_schemas::{Kind, OriginalHeader, encode, wire};
+use tapeline_stages::failpoint;
 use tapeline_stages::flow::{
     QuarantineSink, Rejected, Resume, Sink, SinkError, Span, Start, Topic, TopicPartition,
 };
@@ -28,6 +29,8 @@ pub type SchemaIds = HashMap<Kind, u32>;
 /// Writes a stage's messages. A failed delivery is fatal: what came after it may already be in
 /// the log, so only a new start, from the log's tail, is right.
 pub struct MessageSink {
+    /// Name of the stage, in failpoints.
+    stage: &'static str,
     producer: Producer,
     prefix: String,
     schema_ids: SchemaIds,
@@ -37,14 +40,16 @@ pub struct MessageSink {
 }
 
 impl MessageSink {
-    /// A sink into the topics behind `prefix`.
+    /// A sink of `stage` into the topics behind `prefix`.
     pub fn new(
+        stage: &'static str,
         producer: Producer,
         prefix: &str,
         schema_ids: SchemaIds,
         assign: AssignFrom,
     ) -> MessageSink {
         MessageSink {
+            stage,
             producer,
             prefix: prefix.to_owned(),
             schema_ids,
@@ -83,6 +88,7 @@ impl MessageSink {
                 .await
                 .map_err(SinkError::Fatal)?;
         }
+        failpoint::hit_in(self.stage, "after_produce");
         delivery
             .wait()
             .await
@@ -108,8 +114,12 @@ impl Sink<Messages> for MessageSink {
     /// What speaks of a record (anomalies, gaps) goes first: once the checked record is in the
     /// log, a restart will not make them again.
     async fn write(&mut self, out: &Messages, _: &mut [Span]) -> Result<(), SinkError> {
+        failpoint::hit_in(self.stage, "before_produce");
         self.send_all(out.iter().filter(|message| message.partition.is_none())).await?;
-        self.send_all(out.iter().filter(|message| message.partition.is_some())).await
+        failpoint::hit_in(self.stage, "mid_produce");
+        self.send_all(out.iter().filter(|message| message.partition.is_some())).await?;
+        failpoint::hit_in(self.stage, "after_delivery");
+        Ok(())
     }
 
     fn remove_rows(&self, _: &mut Messages, _: &[usize]) {

@@ -11,6 +11,7 @@ use tapeline_stages::candle::{
     Candles, Comparer, DirtyStage, FinalCandles, HOLD_MICROS, Longer, Minutes, Outgoing, Publish,
     Reviser, Settings, Tell, Tier, publish_outbox,
 };
+use tapeline_stages::failpoint;
 use tapeline_stages::flow::{Limits, Topic};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +73,7 @@ pub(crate) fn operator<T: Tier>(
         hold_micros: HOLD_MICROS,
     };
     let sink = MessageSink::new(
+        name,
         Producer::new(&config.kafka)?,
         context.prefix(),
         context.schema_ids.clone(),
@@ -161,7 +163,9 @@ impl EventPublisher {
                 .send(&self.topic.name, partition, key, Some(&value), None, &delivery)
                 .await?;
         }
-        delivery.wait().await
+        delivery.wait().await?;
+        failpoint::hit("candles-outbox.after_send");
+        Ok(())
     }
 }
 
@@ -197,6 +201,8 @@ async fn empty_outbox(context: &Context, stop: CancellationToken) -> Result<()> 
             Err(error) => {
                 tracing::warn!(%error, "revised candles wait in the outbox");
                 connection = None;
+                // After a delivery that failed for good a producer takes nothing any more.
+                publisher.producer = Producer::new(&context.config.kafka)?;
                 OUTBOX_PAUSE
             }
         };

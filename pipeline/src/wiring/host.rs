@@ -75,7 +75,13 @@ where
     let schemas = RegistrySchemas::new(context.registry.clone());
     let topics = Arc::new(topics);
     let mut running = JoinSet::new();
-    for ((stage, sink), source) in lanes.into_iter().zip(sources) {
+    for ((mut stage, sink), source) in lanes.into_iter().zip(sources) {
+        // Registered when we started: records of ours need no registry from here on.
+        for topic in topics.iter() {
+            if let Some(&id) = context.schema_ids.get(&topic.kind) {
+                stage.learn(topic.kind, id, Some(topic.kind.spec().schema));
+            }
+        }
         let topics = Arc::clone(&topics);
         let limits = limits.clone();
         let schemas = schemas.clone();

@@ -19,9 +19,9 @@ use super::Context;
 use crate::kafka::{Admin, KafkaSettings, commit_note, committed};
 
 /// Time between two looks at the topics of a running stage.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks until what is remembered is renewed.
-const LOOKS_TO_RENEW: u32 = 720;
+const LOOKS_TO_RENEW: u32 = 3_600;
 
 /// Ids by topic.
 type Ids = BTreeMap<String, String>;

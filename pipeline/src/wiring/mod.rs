@@ -104,6 +104,7 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
         .map(|_| {
             let tail = CheckedTail::new(config.kafka.clone(), topics.clone());
             let sink = MessageSink::new(
+                "validate",
                 producer.clone(),
                 context.prefix(),
                 context.schema_ids.clone(),

@@ -13,6 +13,7 @@ use super::fold::{Bar, Version};
 use super::stored::{
     ReviseError, Stamp, WindowOf, has_hole, is_stored, lock_candle, recompute, windows,
 };
+use crate::failpoint;
 use crate::flow::{
     In, Outcome, Output, Refusal, Reject, Resume, Sink, SinkError, Span, Stage, Start,
     TopicPartition,
@@ -119,13 +120,18 @@ pub async fn revise_window(
     pipeline: &str,
     window: &WindowOf<'_>,
 ) -> Result<bool, ReviseError> {
+    failpoint::hit("candles-reviser.before_transaction");
     let mut work = conn.begin().await?;
     let written = revise_locked(&mut work, pipeline, window).await;
     match &written {
         // At once: a dropped transaction would hold its locks until the connection's next query.
         Ok(false) | Err(_) => work.rollback().await?,
-        Ok(true) => work.commit().await?,
+        Ok(true) => {
+            failpoint::hit("candles-reviser.before_commit");
+            work.commit().await?;
+        }
     }
+    failpoint::hit("candles-reviser.after_transaction");
     written
 }
 

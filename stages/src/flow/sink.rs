@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::failpoint;
+
 use super::{Batch, Outcome, Rejected, Span, TopicPartition};
 
 /// Where a partition starts.
@@ -114,6 +116,7 @@ pub async fn flush<O, S: Sink<O>, Q: QuarantineSink>(
 ) -> Result<Durable, SinkError> {
     if !batch.rejected.is_empty() {
         quarantine_all(name, quarantine, &batch.rejected).await?;
+        failpoint::hit_in(name, "after_quarantine");
     }
     let mut pause = MIN_PAUSE;
     loop {

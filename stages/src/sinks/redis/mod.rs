@@ -152,6 +152,7 @@ impl<E: LogEnds> RedisSink<E> {
             due.iter().map(|write| (write.index, now + write.live)).collect();
         failpoint::hit("cache.before_write");
         self.server.write(&due).await.map_err(SinkError::Retry)?;
+        failpoint::hit("cache.after_write");
         for (index, end) in written {
             self.copies[index] = Copy::Until(end);
         }

@@ -96,6 +96,7 @@ impl TimescaleSink {
         for table in tables().filter(|&table| self.trust.is_careful(table)) {
             copy::prepare(session, table).await.map_err(anywhere)?;
         }
+        failpoint::hit("store.before_begin");
         session.run("begin").await.map_err(anywhere)?;
         self.fences.advance(session, spans).await.map_err(anywhere)?;
         failpoint::hit("store.before_copy");

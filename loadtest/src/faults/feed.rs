@@ -1,0 +1,355 @@
+//! Traffic whose every event can be told from the stored row alone: its identity holds the
+//! sequence number within its key and a hash of its content.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use tapeline::kafka::RawPublisher;
+use tapeline_schemas::{
+    Book, BookAction, Control, Kind, Level, Micros, Money, Side, Ticker, Trade, encode,
+};
+use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::random::Random;
+
+/// Venue of all that the harness sends.
+pub(crate) const VENUE: &str = "FAULT";
+/// Time of the first event: 2023-11-14T22:13:20Z.
+pub(crate) const START: i64 = 1_700_000_000_000_000;
+/// Units of 10⁻¹⁸ in 0.0001.
+const STEP: i128 = 10_i128.pow(14);
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
+/// Events a tick of a paced flow.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What is mixed into the traffic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mix {
+    pub(crate) symbols: usize,
+    /// Market time between two events, in microseconds.
+    pub(crate) pace: i64,
+    /// Events sent a second time, of a thousand.
+    pub(crate) duplicates: u64,
+    /// Trades with a time of seconds to days ago, of a thousand.
+    pub(crate) late: u64,
+    /// Records that no schema can read, of a thousand.
+    pub(crate) poison: u64,
+    /// Events that wait to be sent in another order.
+    pub(crate) shuffle: usize,
+}
+
+impl Default for Mix {
+    fn default() -> Mix {
+        Mix { symbols: 6, pace: SECOND / 2, duplicates: 20, late: 10, poison: 5, shuffle: 8 }
+    }
+}
+
+/// What was sent, so that nothing else needs to be remembered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sent {
+    /// Events of each symbol: trades, tickers, books; their sequences are below.
+    pub(crate) events: Vec<[u64; 3]>,
+    /// Records that must be in quarantine.
+    pub(crate) poison: u64,
+    /// Identities of the newest ticker and book of each symbol, once they are final.
+    pub(crate) last: Vec<[String; 2]>,
+}
+
+/// Kinds in the order of [`Sent::events`].
+pub(crate) const KINDS: [Kind; 3] = [Kind::Trade, Kind::Ticker, Kind::Book];
+
+impl Sent {
+    /// Number of events of the kind with this index.
+    pub(crate) fn of(&self, kind: usize) -> u64 {
+        self.events.iter().map(|events| events[kind]).sum()
+    }
+
+    /// All of it.
+    pub(crate) fn total(&self) -> u64 {
+        (0..KINDS.len()).map(|kind| self.of(kind)).sum()
+    }
+}
+
+/// `BASE-QUOTE` of a symbol's number.
+pub(crate) fn symbol(number: usize) -> String {
+    format!("S{number:03}-USD")
+}
+
+/// The identity of an event: its sequence, and a hash of what the row says.
+pub(crate) fn identity(symbol: &str, sequence: u64, time: i64, figures: &[&str]) -> String {
+    let content = format!("{symbol}|{sequence}|{time}|{}", figures.join("|"));
+    format!("{sequence}.{:016x}", xxh3_64(content.as_bytes()))
+}
+
+/// An event on its way: its payload is in our schema and has no wire header.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) kind: Kind,
+    pub(crate) key: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The generator.
+pub(crate) struct Feed {
+    publisher: RawPublisher,
+    random: Random,
+    mix: Mix,
+    pub(crate) sent: Sent,
+    now: i64,
+    waiting: VecDeque<Event>,
+    /// Identities of the newest ticker and book of each symbol.
+    last: Vec<[String; 2]>,
+}
+
+impl Feed {
+    pub(crate) fn new(publisher: RawPublisher, seed: u64, mix: Mix) -> Feed {
+        Feed {
+            publisher,
+            random: Random::named(seed, "feed"),
+            mix,
+            sent: Sent { events: vec![[0; 3]; mix.symbols], ..Sent::default() },
+            now: START,
+            waiting: VecDeque::new(),
+            last: vec![Default::default(); mix.symbols],
+        }
+    }
+
+    /// Sends about `count` events; they are delivered after [`Feed::delivered`].
+    pub(crate) async fn send(&mut self, count: u64) -> Result<()> {
+        for _ in 0..count {
+            self.now += self.mix.pace;
+            let symbol = self.random.below(self.mix.symbols as u64) as usize;
+            let event = match self.random.below(10) {
+                0 => self.ticker(symbol),
+                1 => self.book(symbol),
+                _ => self.trade(symbol),
+            };
+            self.offer(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on into other topics.
+    pub(crate) fn replace_publisher(&mut self, publisher: RawPublisher) {
+        self.publisher = publisher;
+    }
+
+    /// The next event of `kind`, for the caller to send; it counts as sent.
+    pub(crate) fn event(&mut self, kind: Kind) -> Event {
+        self.now += self.mix.pace;
+        let symbol = self.random.below(self.mix.symbols as u64) as usize;
+        match kind {
+            Kind::Ticker => self.ticker(symbol),
+            Kind::Book => self.book(symbol),
+            _ => self.trade(symbol),
+        }
+    }
+
+    /// An event as [`Feed::event`] makes them that does not count, for the caller to spoil.
+    pub(crate) fn draft(&mut self, kind: Kind) -> Event {
+        let (events, last) = (self.sent.events.clone(), self.last.clone());
+        let event = self.event(kind);
+        (self.sent.events, self.last) = (events, last);
+        event
+    }
+
+    /// One trade whose venue's clock is `ahead` of the receive time.
+    pub(crate) async fn send_ahead(&mut self, ahead: Duration) -> Result<()> {
+        let now = self.now;
+        let symbol = self.random.below(self.mix.symbols as u64) as usize;
+        self.now += i64::try_from(ahead.as_micros())?;
+        let event = self.trade_received(symbol, now);
+        self.now = now;
+        self.publish(&event).await
+    }
+
+    async fn offer(&mut self, event: Event) -> Result<()> {
+        if self.random.chance(self.mix.poison) {
+            self.publish(&poison(&event)).await?;
+            self.sent.poison += 1;
+        }
+        let again = self.random.chance(self.mix.duplicates);
+        if again {
+            self.waiting.push_back(event.clone());
+        }
+        // Only trades may overtake one another: of tickers and books the last one counts.
+        if event.kind != Kind::Trade {
+            return self.publish(&event).await;
+        }
+        self.waiting.push_back(event);
+        while self.waiting.len() > self.mix.shuffle {
+            let place = self.random.below(self.waiting.len() as u64) as usize;
+            if let Some(event) = self.waiting.remove(place) {
+                self.publish(&event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, event: &Event) -> Result<()> {
+        let sent = self.publisher.event(event.kind, &event.key, &event.payload).await;
+        sent.map_err(Error::msg)
+    }
+
+    fn money(&mut self, least: u64, spread: u64) -> Money {
+        let steps = least + self.random.below(spread);
+        Money::from_mantissa(i128::from(steps) * STEP).unwrap_or_default()
+    }
+
+    fn next_sequence(&mut self, symbol: usize, kind: usize) -> u64 {
+        let next = &mut self.sent.events[symbol][kind];
+        *next += 1;
+        *next - 1
+    }
+
+    fn trade(&mut self, number: usize) -> Event {
+        self.trade_received(number, self.now)
+    }
+
+    fn trade_received(&mut self, number: usize, received: i64) -> Event {
+        let sequence = self.next_sequence(number, 0);
+        let mut time = self.now;
+        if self.random.chance(self.mix.late) {
+            // From seconds to days, each order of magnitude as likely as the next.
+            let reach = 10_i64.pow(1 + self.random.below(5) as u32) * SECOND;
+            time -= SECOND + self.random.below(reach.min(3 * DAY) as u64) as i64;
+        }
+        let (price, amount) = (self.money(1_000_000, 5_000), self.money(1, 100_000));
+        let symbol = symbol(number);
+        let figures = [price.to_string(), amount.to_string()];
+        let id = identity(&symbol, sequence, time, &[&figures[0], &figures[1]]);
+        let trade = Trade {
+            exchange: VENUE.into(),
+            symbol: symbol.clone().into(),
+            trade_id: id.into(),
+            price,
+            amount,
+            side: Side::Buy,
+            kind: None,
+            taker_or_maker: None,
+            sequence: i64::try_from(sequence).ok(),
+            venue_time: Micros(time),
+            receive_time: Micros(received + 1_000),
+        };
+        Event { kind: Kind::Trade, key: format!("{VENUE}:{symbol}"), payload: encode(&trade) }
+    }
+
+    fn ticker(&mut self, number: usize) -> Event {
+        let (seq, name, time) = (self.next_sequence(number, 1), symbol(number), self.now);
+        let (last, bid) = (self.money(1_000_000, 5_000), self.money(900_000, 5_000));
+        let id = identity(&name, seq, time, &[&last.to_string(), &bid.to_string()]);
+        self.last[number][0].clone_from(&id);
+        let ticker = Ticker {
+            exchange: VENUE.into(),
+            symbol: name.clone().into(),
+            event_id: Some(id.into()),
+            last: Some(last),
+            bid: Some(bid),
+            bid_volume: None,
+            ask: None,
+            ask_volume: None,
+            volume_24h: None,
+            quote_volume_24h: None,
+            price_change_24h: None,
+            price_change_percent_24h: None,
+            venue_time: Micros(time),
+            receive_time: Micros(time + 1_000),
+        };
+        Event { kind: Kind::Ticker, key: format!("{VENUE}:{name}"), payload: encode(&ticker) }
+    }
+
+    fn book(&mut self, number: usize) -> Event {
+        let (seq, name, time) = (self.next_sequence(number, 2), symbol(number), self.now);
+        let (bid, ask) = (self.money(900_000, 5_000), self.money(1_000_000, 5_000));
+        let id = identity(&name, seq, time, &[&bid.to_string(), &ask.to_string()]);
+        self.last[number][1].clone_from(&id);
+        let level = |price| vec![Level { price, amount: Money::ONE }];
+        let book = Book {
+            exchange: VENUE.into(),
+            symbol: name.clone().into(),
+            action: BookAction::Top,
+            event_id: Some(id.into()),
+            bids: level(bid),
+            asks: level(ask),
+            first_sequence: None,
+            sequence: i64::try_from(seq).ok(),
+            checksum: None,
+            venue_time: Micros(time),
+            receive_time: Micros(time + 1_000),
+        };
+        Event { kind: Kind::Book, key: format!("{VENUE}:{name}"), payload: encode(&book) }
+    }
+
+    /// Waits until everything sent so far is in Kafka.
+    pub(crate) async fn delivered(&mut self) -> Result<()> {
+        while let Some(event) = self.waiting.pop_front() {
+            self.publish(&event).await?;
+        }
+        self.publisher.delivered().await.map_err(Error::msg)
+    }
+
+    /// The last words: a newest ticker and book of each symbol, and that all of it is complete.
+    pub(crate) async fn finish(&mut self) -> Result<Sent> {
+        self.delivered().await?;
+        self.now += SECOND;
+        for number in 0..self.mix.symbols {
+            let (ticker, book) = (self.ticker(number), self.book(number));
+            self.publish(&ticker).await?;
+            self.publish(&book).await?;
+        }
+        let through = Micros(self.now + 2 * DAY);
+        let complete = Control::Complete { venue: VENUE.to_owned(), through };
+        self.publisher.broadcast(Kind::Trade, &complete).await.map_err(Error::msg)?;
+        self.delivered().await?;
+        self.sent.last.clone_from(&self.last);
+        Ok(self.sent.clone())
+    }
+
+    /// Keeps sending in the background, `rate` events a second.
+    pub(crate) fn flow(mut self, rate: u64) -> Flow {
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let each = (rate as f64 * TICK.as_secs_f64()).ceil() as u64;
+            while !token.is_cancelled() {
+                ticks.tick().await;
+                self.send(each).await?;
+            }
+            Ok(self)
+        });
+        Flow { stop, task }
+    }
+}
+
+/// The same event with half its bytes: no schema reads that.
+fn poison(event: &Event) -> Event {
+    let half = event.payload.len() / 2;
+    Event { kind: event.kind, key: event.key.clone(), payload: event.payload[..half].to_vec() }
+}
+
+/// A feed that runs by itself; it ends with the value.
+pub(crate) struct Flow {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<Feed>>,
+}
+
+impl Flow {
+    /// Ends it; everything it sent is delivered.
+    pub(crate) async fn stop(mut self) -> Result<Feed> {
+        self.stop.cancel();
+        let mut feed = (&mut self.task).await??;
+        feed.delivered().await?;
+        Ok(feed)
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
