@@ -1,5 +1,6 @@
 //! Load for the pipeline: a seeded market into the raw topics, and benchmarks on it.
 
+mod bench;
 mod market;
 mod produce;
 
@@ -19,11 +20,14 @@ struct Cli {
 enum Command {
     /// Publish the records of a simulated market into the raw topics.
     Produce(produce::ProduceArgs),
+    /// Measure the pipeline, and programs like it, on this machine.
+    Bench(bench::BenchArgs),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Produce(args) => produce::run(Config::load(None)?, args).await,
+        Command::Bench(args) => bench::run(args).await,
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct FeedRecord<'f> {
 
 /// Gives the market's records one after the other, without allocating.
 pub(crate) struct Feed {
-    market: Market,
+    pub(super) market: Market,
     random: Random,
     chances: [Chance; 4],
     ids: [u32; 3],

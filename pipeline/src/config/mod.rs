@@ -7,6 +7,7 @@ mod error;
 mod load;
 mod redact;
 mod text;
+mod url;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use redact::redacted;
+pub use url::with_path;
 
 /// Everything that can be set.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
