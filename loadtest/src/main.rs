@@ -3,6 +3,7 @@
 mod bench;
 mod market;
 mod produce;
+mod proxy;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -114,6 +114,7 @@ impl Results {
         let ratios = [
             ("store_to_limit", "store", "limit"),
             ("store_to_kafka_connect", "store", "kafka_connect"),
+            ("store_to_kafka_connect_unnest", "store", "kafka_connect_unnest"),
             ("duplicates_to_store", "store_duplicates", "store"),
             ("scale_1_to_2", "scale_2", "scale_1"),
             ("scale_2_to_4", "scale_4", "scale_2"),

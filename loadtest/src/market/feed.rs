@@ -1,6 +1,6 @@
 //! The market as records for Kafka, with the faults that feeds have.
 
-use tapeline_schemas::{Book, Field as _, Kind, Ticker, Trade, wire};
+use tapeline_schemas::{Book, Field as _, Kind, Micros, Ticker, Trade, wire};
 
 use super::{Chance, Drawn, Market, Random, Settings, Taker};
 
@@ -48,6 +48,8 @@ pub(crate) struct FeedRecord<'f> {
     pub(crate) kind: Kind,
     /// Index of the symbol in [`Feed::keys`].
     pub(crate) symbol: usize,
+    /// When it happened, by the venue's clock; of a repetition, now.
+    pub(crate) time: Micros,
     /// The value, wire header included.
     pub(crate) value: &'f [u8],
 }
@@ -97,7 +99,8 @@ impl Feed {
             self.counts.duplicates += 1;
             let index = self.random.below(self.remembered.len() as u32) as usize;
             let (drawn, value) = &self.remembered[index];
-            return FeedRecord { kind: drawn.kind, symbol: drawn.symbol, value };
+            let time = self.market.clock;
+            return FeedRecord { kind: drawn.kind, symbol: drawn.symbol, time, value };
         }
         let delay = if self.random.happens(late) {
             self.counts.late += 1;
@@ -118,7 +121,8 @@ impl Feed {
         } else if duplicates != Chance::default() {
             self.remember(drawn);
         }
-        FeedRecord { kind: drawn.kind, symbol: drawn.symbol, value: &self.value }
+        let time = self.market.clock.plus(-delay);
+        FeedRecord { kind: drawn.kind, symbol: drawn.symbol, time, value: &self.value }
     }
 
     /// Makes a record one that validation refuses.

@@ -100,6 +100,7 @@ pub(crate) struct Outlet {
     topics: RawTopics,
     keys: Vec<String>,
     partitions: [Vec<i32>; 3],
+    counts: [u64; 3],
 }
 
 impl Outlet {
@@ -110,18 +111,38 @@ impl Outlet {
             let count = topics.partitions(kind);
             keys.iter().map(|key| partition_for(key.as_bytes(), count)).collect()
         });
-        Outlet { feed, producer, topics, keys, partitions }
+        Outlet { feed, producer, topics, keys, partitions, counts: [0; 3] }
     }
 
-    /// Sends the next record; its kind and partition.
+    /// Sends the next record, after `told` was told which it is.
     #[inline]
-    pub(crate) fn send_next(&mut self) -> Result<(Kind, i32)> {
-        let FeedRecord { kind, symbol, value } = self.feed.next();
+    pub(crate) fn send_next(&mut self, told: impl FnOnce(Sent)) -> Result<Kind> {
+        let FeedRecord { kind, symbol, time, value } = self.feed.next();
         let partition = self.partitions[kind as usize][symbol];
+        told(Sent { kind, partition, symbol, time });
         let key = self.keys[symbol].as_bytes();
         self.producer.send(self.topics.name(kind), partition, key, value, None)?;
-        Ok((kind, partition))
+        self.counts[kind as usize] += 1;
+        Ok(kind)
     }
+
+    /// Records that were handed over: trades, tickers and books.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        self.counts
+    }
+}
+
+/// A record that is handed over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// Its partition.
+    pub(crate) partition: i32,
+    /// Index of its symbol.
+    pub(crate) symbol: usize,
+    /// Its venue time.
+    pub(crate) time: Micros,
 }
 
 /// Tells how many records are due.
@@ -138,6 +159,11 @@ impl Pace {
     /// `rate` records a second from now on; all at once where it is 0.
     pub(crate) fn new(rate: u64) -> Pace {
         Pace { began: Instant::now(), rate }
+    }
+
+    /// `rate` records a second since `began`.
+    pub(crate) fn since(began: Instant, rate: u64) -> Pace {
+        Pace { began, rate }
     }
 
     /// Sleeps until record `number` is due.
@@ -193,7 +219,7 @@ pub(crate) async fn run(config: Config, args: ProduceArgs) -> Result<()> {
         let pace = Pace::new(args.rate);
         for number in 0..args.events {
             pace.wait(number);
-            outlet.send_next()?;
+            outlet.send_next(|_| {})?;
         }
         outlet.producer.finish()?;
         Ok((outlet.feed.counts(), pace.began.elapsed()))
