@@ -1,6 +1,7 @@
 //! Load for the pipeline: a seeded market into the raw topics, and benchmarks on it.
 
 mod bench;
+mod cpu;
 mod market;
 mod produce;
 mod proxy;

@@ -74,7 +74,8 @@ impl Connect {
         }
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         if let Some(line) = log.lines().find(|line| line.contains("Task is being killed")) {
-            bail!("Kafka Connect: {line}\n{}", tail(&self.log));
+            let causes: Vec<&str> = log.lines().filter(|l| l.starts_with("Caused by")).collect();
+            bail!("Kafka Connect: {line}\n{}", causes.join("\n"));
         }
         Ok(())
     }

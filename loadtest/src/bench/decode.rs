@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tapeline::playback::Recording;
@@ -11,6 +11,7 @@ use tapeline_schemas::Micros;
 
 use super::results::Results;
 use super::{Bench, Sizes};
+use crate::cpu;
 
 /// Runs it; without recordings it says so and measures nothing.
 pub(crate) fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
@@ -86,12 +87,12 @@ impl<'r> Tape<'r> {
         Ok((connector, out))
     }
 
-    /// Plays it once; the time its frames took.
+    /// Plays it once; the processor's time that its frames took.
     fn play(&self) -> Result<Duration> {
         let (mut connector, mut out) = self.connector()?;
         out.drain();
         let mut took = Duration::ZERO;
-        let mut began = Instant::now();
+        let mut began = cpu::of_thread()?;
         for arrival in &self.arrivals {
             match arrival {
                 Arrival::Frame(time, bytes) => {
@@ -99,14 +100,14 @@ impl<'r> Tape<'r> {
                 }
                 Arrival::Snapshot(symbol, time, body) => {
                     // A snapshot of thousands of levels is no message of the feed.
-                    took += began.elapsed();
+                    took += cpu::of_thread()? - began;
                     connector.decode_snapshot(symbol, body, *time, &mut out)?;
-                    began = Instant::now();
+                    began = cpu::of_thread()?;
                 }
             }
             out.drain();
         }
-        took += began.elapsed();
+        took += cpu::of_thread()? - began;
         let report = out.stats().report();
         let wrong = report.decode_errors
             + report.unknown_messages

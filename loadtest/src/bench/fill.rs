@@ -29,6 +29,8 @@ struct Probe {
 pub(crate) struct Filled {
     /// Distinct trades: the rows there have to be in the end.
     pub(crate) rows: u64,
+    /// Records in the shortest partition.
+    pub(crate) shortest: i64,
     probes: Vec<VecDeque<Probe>>,
 }
 
@@ -95,7 +97,8 @@ pub(crate) fn fill(
     for (probes, last) in probes.iter_mut().zip(last) {
         probes.extend(last.filter(|last| probes.back().is_none_or(|p| p.through < last.through)));
     }
-    Ok(Filled { rows: feed.counts().events[0], probes })
+    let shortest = ends.into_iter().min().unwrap_or_default();
+    Ok(Filled { rows: feed.counts().events[0], shortest, probes })
 }
 
 fn trade_of(value: &[u8]) -> Result<Trade<'_>> {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use futures_util::TryStreamExt as _;
 use tapeline::config::Config;
+use tapeline_schemas::{Micros, Side, Trade};
 
 use super::line::{Gate, Generator, Line, WARM_UP};
 use super::results::Results;
 use super::site::Site;
 use super::{Bench, Sizes};
-use crate::market::{Faults, Mix, Settings};
+use crate::market::{Faults, Mix, Settings, VENUE, verify_trade};
 use crate::proxy::Proxy;
 
 /// Records a second that go on arriving while the database is stopped.
@@ -70,10 +72,50 @@ async fn measure(
         ));
     }
     proxy.stop(false);
-    // And nothing was lost.
     line.finish(gate.sent()).await?;
-    line.stop().await
+    line.stop().await?;
+    let trades = every_trade_is_whole(site).await?;
+    ensure!(trades == gate.sent()[0], "{trades} trades arrived of {}", gate.sent()[0]);
+    Ok(())
 }
+
+/// Reads the table back: the trades of each symbol without a hole, each with its own sum.
+async fn every_trade_is_whole(site: &Site) -> Result<u64> {
+    let mut database = site.database().await?;
+    let mut rows = sqlx::query_as(
+        "select symbol, trade_id, sequence, price::text, amount::text, side, \
+         (extract(epoch from time) * 1000000)::bigint \
+         from market_data_trades order by symbol, sequence",
+    )
+    .fetch(&mut database);
+    let mut before = (String::new(), 0);
+    let mut count = 0;
+    while let Some(row) = rows.try_next().await? {
+        let (symbol, id, sequence, price, amount, side, time): Row = row;
+        let trade = Trade {
+            exchange: VENUE.into(),
+            symbol: symbol.as_str().into(),
+            trade_id: id.as_str().into(),
+            price: price.parse()?,
+            amount: amount.parse()?,
+            side: Side::from_name(&side).with_context(|| format!("side {side}"))?,
+            kind: None,
+            taker_or_maker: None,
+            sequence: Some(sequence),
+            venue_time: Micros(time),
+            receive_time: Micros(time),
+        };
+        let number = verify_trade(&trade);
+        let number = number.with_context(|| format!("{symbol} {id} is not as it was produced"))?;
+        let expected = if before.0 == symbol { before.1 + 1 } else { 1 };
+        ensure!(number == expected, "{symbol}: {number} comes where {expected} should");
+        before = (symbol, number);
+        count += 1;
+    }
+    Ok(count)
+}
+
+type Row = (String, String, i64, String, String, String, i64);
 
 /// Host and port of the configured database.
 pub(crate) fn database_address() -> Result<String> {

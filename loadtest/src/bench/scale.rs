@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Postgres};
+use tapeline_schemas::Kind;
 
 use super::fill::{Into, fill};
 use super::memory::{database_address, with_address};
@@ -41,10 +44,12 @@ async fn rounds(bench: &Bench, sizes: &Sizes, site: &Site, results: &mut Results
     // Every partition has to last: no skew.
     let settings = Settings { symbols: 600, skew: 0.0, ..Settings::default() };
     let records = sizes.scale_records;
-    tokio::task::block_in_place(|| fill(site, &settings, Faults::default(), records, &Into::Checked))?;
+    let filled = tokio::task::block_in_place(|| {
+        fill(site, &settings, Faults::default(), records, &Into::Checked)
+    })?;
     for round in 0..sizes.scale_rounds {
         for instances in INSTANCES {
-            let rate = measure(site, instances, sizes).await?;
+            let rate = measure(site, instances, filled.shortest, sizes).await?;
             results.add(&format!("scale_{instances}"), "rows/s", rate);
             bench.say(&format!("round {}: {instances} stores {rate:.0} rows/s", round + 1));
         }
@@ -52,43 +57,45 @@ async fn rounds(bench: &Bench, sizes: &Sizes, site: &Site, results: &mut Results
     Ok(())
 }
 
-async fn measure(site: &Site, instances: usize, sizes: &Sizes) -> Result<f64> {
+async fn measure(site: &Site, instances: usize, shortest: i64, sizes: &Sizes) -> Result<f64> {
     site.empty().await?;
-    let topic = site.context.sink_topics([tapeline_schemas::Kind::Trade])?.remove(0);
+    let topic = site.context.sink_topics([Kind::Trade])?.remove(0).name;
     let mut database = site.database().await?;
     let mut stores = Vec::new();
     for number in 0..instances {
         stores.push(StageProcess::start(site, "store", number).await?);
     }
+    // One connection each: as many owners as stores.
+    let writing = "select count(distinct owner_pid) from tapeline_fence \
+                   where topic = $1 and next_offset is not null";
     eventually("every store has partitions and writes", PATIENCE, async || {
         for store in &mut stores {
             store.check()?;
         }
-        // One connection each: as many owners as stores.
-        let (owners, begun): (i64, i64) = sqlx::query_as(
-            "select count(distinct owner_pid), count(next_offset) from tapeline_fence where topic = $1",
-        )
-        .bind(&topic.name)
-        .fetch_one(&mut database)
-        .await?;
-        let all = owners == instances as i64 && begun == i64::from(topic.partitions);
-        Ok(all.then_some(()))
+        let owners = number(&mut database, sqlx::query_scalar(writing).bind(&topic)).await?;
+        Ok((owners == instances as i64).then_some(()))
     })
     .await?;
     let stored = "select sum(next_offset)::bigint from tapeline_fence where topic = $1";
-    let first: i64 = sqlx::query_scalar(stored).bind(&topic.name).fetch_one(&mut database).await?;
+    let first = number(&mut database, sqlx::query_scalar(stored).bind(&topic)).await?;
     let began = Instant::now();
     tokio::time::sleep(sizes.scale_time).await;
-    let last: i64 = sqlx::query_scalar(stored).bind(&topic.name).fetch_one(&mut database).await?;
+    let last = number(&mut database, sqlx::query_scalar(stored).bind(&topic)).await?;
     let rate = (last - first) as f64 / began.elapsed().as_secs_f64();
-    // A partition that is at its end gives its store less to do.
-    let furthest = "select max(next_offset) from tapeline_fence where topic = $1";
-    let furthest: i64 =
-        sqlx::query_scalar(furthest).bind(&topic.name).fetch_one(&mut database).await?;
-    let shortest = sizes.scale_records as i64 / i64::from(topic.partitions) * 3 / 4;
-    ensure!(furthest < shortest, "the topic is too short for {instances} stores");
+    // A store whose partitions are at their ends waits for nothing and shows nothing.
+    let busy = "select count(distinct owner_pid) from tapeline_fence \
+                where topic = $1 and coalesce(next_offset, 0) < $2";
+    let busy = sqlx::query_scalar(busy).bind(&topic).bind(shortest);
+    let busy = number(&mut database, busy).await?;
+    ensure!(busy == instances as i64, "the topic is too short for {instances} stores");
     for store in stores {
         store.stop().await?;
     }
     Ok(rate)
+}
+
+type Question<'q> = sqlx::query::QueryScalar<'q, Postgres, i64, PgArguments>;
+
+async fn number(database: &mut PgConnection, question: Question<'_>) -> Result<i64> {
+    Ok(question.fetch_one(database).await?)
 }

@@ -65,11 +65,13 @@ pub(crate) fn verify_trade(trade: &Trade<'_>) -> Option<u64> {
 }
 
 /// The number of a ticker within its key, if the ticker is as it was made.
+#[cfg(test)]
 pub(crate) fn verify_ticker(ticker: &Ticker<'_>) -> Option<u64> {
     verify(ticker.event_id.as_deref()?, None, ticker_sum(ticker))
 }
 
 /// The number of a book record within its key, if the record is as it was made.
+#[cfg(test)]
 pub(crate) fn verify_book(book: &Book<'_>) -> Option<u64> {
     verify(book.event_id.as_deref()?, book.sequence, book_sum(book))
 }

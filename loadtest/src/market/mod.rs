@@ -10,8 +10,9 @@ use std::borrow::Cow;
 use tapeline_schemas::{Book, BookAction, Kind, Level, Micros, Money, Side, Ticker, Trade};
 
 pub(crate) use self::feed::{Faults, Feed, FeedRecord};
+pub(crate) use self::identity::verify_trade;
 #[cfg(test)]
-pub(crate) use self::identity::{verify_book, verify_ticker, verify_trade};
+pub(crate) use self::identity::{verify_book, verify_ticker};
 pub(crate) use self::random::{Chance, Random, Weighted};
 
 /// The venue of every event.

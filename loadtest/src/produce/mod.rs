@@ -11,6 +11,7 @@ use tapeline_schemas::{Kind, Micros, partition_for};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::bulk::BulkProducer;
+use crate::cpu;
 use crate::market::{Faults, Feed, FeedRecord, Mix, Settings};
 
 /// What to produce.
@@ -216,24 +217,26 @@ pub(crate) async fn run(config: Config, args: ProduceArgs) -> Result<()> {
     let mut outlet = Outlet::new(feed, producer, topics);
     // A thread of its own: handing over blocks where the queue is full.
     let outcome = tokio::task::spawn_blocking(move || -> Result<_> {
-        let pace = Pace::new(args.rate);
+        let (pace, before) = (Pace::new(args.rate), cpu::of_process()?);
         for number in 0..args.events {
             pace.wait(number);
             outlet.send_next(|_| {})?;
         }
         outlet.producer.finish()?;
-        Ok((outlet.feed.counts(), pace.began.elapsed()))
+        let on_processor = cpu::of_process()? - before;
+        Ok((outlet.feed.counts(), pace.began.elapsed(), on_processor))
     });
-    let (counts, took) = outcome.await??;
+    let (counts, took, on_processor) = outcome.await??;
     let [trades, tickers, books] = counts.events;
     println!(
-        "{} records ({trades} trades, {tickers} tickers, {books} books; {} repeated, {} late, {} out of order, {} malformed), {:.0} a second",
+        "{} records ({trades} trades, {tickers} tickers, {books} books; {} repeated, {} late, {} out of order, {} malformed), {:.0} a second, {:.0} a second of one core",
         counts.records,
         counts.duplicates,
         counts.late,
         counts.out_of_order,
         counts.malformed,
-        counts.records as f64 / took.as_secs_f64()
+        counts.records as f64 / took.as_secs_f64(),
+        counts.records as f64 / on_processor.as_secs_f64()
     );
     Ok(())
 }
