@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::fill::TimeAs;
 use super::site::{Site, tail};
 
 /// Fetches it and starts it, relative to the root of the repository.
@@ -24,6 +25,20 @@ pub(crate) enum Insert {
     Rewritten,
     /// One statement over arrays, an option that is off by default.
     Unnest,
+}
+
+impl Insert {
+    /// Both, with the names of their series.
+    pub(crate) const ALL: [(Insert, &str); 2] =
+        [(Insert::Rewritten, "kafka_connect"), (Insert::Unnest, "kafka_connect_unnest")];
+
+    /// Which times it takes: arrays of microseconds are refused by the database.
+    pub(crate) fn times(self) -> TimeAs {
+        match self {
+            Insert::Rewritten => TimeAs::Micros,
+            Insert::Unnest => TimeAs::Text,
+        }
+    }
 }
 
 /// Fetches it where it is missing.
@@ -53,7 +68,7 @@ impl Connect {
             Ok(path)
         };
         let offsets = site.dir.join(format!("{name}.offsets"));
-        let worker = write("worker", worker(site, plugins.trim(), &offsets.display().to_string())?)?;
+        let worker = write("worker", worker(site, plugins.trim(), &offsets, insert.times())?)?;
         let sink = write("sink", sink(site, topic, &name, insert)?)?;
         let log = site.dir.join(format!("{name}.log"));
         let child = Command::new(SCRIPT)
@@ -97,16 +112,21 @@ impl Drop for Connect {
     }
 }
 
-fn worker(site: &Site, plugins: &str, offsets: &str) -> Result<Vec<(&'static str, String)>> {
+fn worker(
+    site: &Site,
+    plugins: &str,
+    offsets: &Path,
+    times: TimeAs,
+) -> Result<Vec<(&'static str, String)>> {
     let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     Ok(vec![
         ("bootstrap.servers", site.config.kafka.brokers.clone()),
         ("key.converter", "org.apache.kafka.connect.storage.StringConverter".into()),
         ("value.converter", "org.apache.kafka.connect.json.JsonConverter".into()),
         ("value.converter.schemas.enable", "true".into()),
-        ("value.converter.schema.content", schema()),
+        ("value.converter.schema.content", schema(times)),
         ("plugin.path", plugins.into()),
-        ("offset.storage.file.filename", offsets.into()),
+        ("offset.storage.file.filename", offsets.display().to_string()),
         ("listeners", format!("http://{listen}")),
         ("consumer.auto.offset.reset", "earliest".into()),
         ("consumer.fetch.min.bytes", "65536".into()),
@@ -142,15 +162,18 @@ fn sink(
     ])
 }
 
-/// The table's columns as Connect's schema; times are microseconds, money keeps its digits.
-fn schema() -> String {
+/// The table's columns as Connect's schema; money keeps its digits.
+fn schema(times: TimeAs) -> String {
     let plain = |name: &str, kind: &str| {
         serde_json::json!({ "field": name, "type": kind, "optional": false })
     };
     let time = |name: &str| {
+        let (kind, meaning) = match times {
+            TimeAs::Micros => ("int64", "io.debezium.time.MicroTimestamp"),
+            TimeAs::Text => ("string", "io.debezium.time.ZonedTimestamp"),
+        };
         serde_json::json!({
-            "field": name, "type": "int64", "optional": false,
-            "name": "io.debezium.time.MicroTimestamp", "version": 1,
+            "field": name, "type": kind, "optional": false, "name": meaning, "version": 1,
         })
     };
     let money = |name: &str| {

@@ -34,12 +34,21 @@ pub(crate) struct Filled {
     probes: Vec<VecDeque<Probe>>,
 }
 
+/// How JSON has its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeAs {
+    /// Microseconds since the epoch.
+    Micros,
+    /// Text in ISO 8601, UTC.
+    Text,
+}
+
 /// Where records are filled in.
 pub(crate) enum Into {
     /// The checked topic of trades, as `validate` writes it where it finds nothing odd.
     Checked,
     /// A topic of JSON for other programs: the columns of the table.
-    Json(String),
+    Json(String, TimeAs),
 }
 
 /// Fills a topic with `records` records of `settings`' market. Blocks.
@@ -54,7 +63,7 @@ pub(crate) fn fill(
     let id = *site.context.schema_ids.get(&Kind::Trade).context("no schema id")?;
     let name = match into {
         Into::Checked => &topic.name,
-        Into::Json(name) => name,
+        Into::Json(name, _) => name,
     };
     let producer = BulkProducer::new(&site.config.kafka)?;
     let mut feed = Feed::new(settings, faults, [id; 3]);
@@ -73,8 +82,8 @@ pub(crate) fn fill(
         let trade = trade_of(record.value)?;
         let (value, headers) = match into {
             Into::Checked => (record.value, Some(checked_headers(*end))),
-            Into::Json(_) => {
-                put_json(&trade, place, *end, &mut json)?;
+            Into::Json(_, times) => {
+                put_json(&trade, place, *end, *times, &mut json)?;
                 (&json[..], None)
             }
         };
@@ -114,13 +123,23 @@ fn checked_headers(origin: i64) -> OwnedHeaders {
 }
 
 /// The columns of the table; what is null is left out.
-fn put_json(trade: &Trade<'_>, partition: i32, origin: i64, out: &mut Vec<u8>) -> Result<()> {
+fn put_json(
+    trade: &Trade<'_>,
+    partition: i32,
+    origin: i64,
+    times: TimeAs,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     use std::io::Write as _;
     out.clear();
+    let time = |time: Micros| match times {
+        TimeAs::Micros => time.0.to_string(),
+        TimeAs::Text => format!("\"{}\"", iso(time)),
+    };
     write!(
         out,
         r#"{{"time":{},"exchange":"{}","symbol":"{}","trade_id":"{}","price":{},"amount":{},"side":"{}","sequence":{},"receive_time":{},"origin_partition":{partition},"origin":{origin}}}"#,
-        trade.venue_time.0,
+        time(trade.venue_time),
         trade.exchange,
         trade.symbol,
         trade.trade_id,
@@ -128,9 +147,27 @@ fn put_json(trade: &Trade<'_>, partition: i32, origin: i64, out: &mut Vec<u8>) -
         trade.amount,
         trade.side.name(),
         trade.sequence.unwrap_or_default(),
-        trade.receive_time.0,
+        time(trade.receive_time),
     )?;
     Ok(())
+}
+
+/// A time as ISO 8601 has it.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn iso(time: Micros) -> String {
+    let (days, of_day) = (time.0.div_euclid(86_400_000_000), time.0.rem_euclid(86_400_000_000));
+    let z = days + 719_468;
+    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (seconds, micros) = (of_day / 1_000_000, of_day % 1_000_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 /// How many of a filled topic's records are visible in the table, by looking for single rows.
@@ -185,5 +222,22 @@ impl Progress {
         }
         let done = self.probes.iter().all(VecDeque::is_empty);
         Ok((self.visible.iter().sum(), done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_iso_8601_has_them() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (1_700_000_000_000_844, "2023-11-14T22:13:20.000844Z"),
+            (1_709_164_800_000_000, "2024-02-29T00:00:00.000000Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(iso(Micros(micros)), text);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use tapeline_schemas::Kind;
 
 use super::connect::{self, Connect, Insert};
 use super::fill::{Filled, Into, Progress, fill};
@@ -49,16 +50,20 @@ async fn rounds(
     let faults = Faults { duplicates: REPEATED, ..Faults::default() };
     let filled_repeated =
         tokio::task::block_in_place(|| fill(repeated, market, faults, count, &Into::Checked))?;
-    let json = format!("{}json", site.config.kafka.topic_prefix);
-    let connect = if bench.wants("kafka-connect") {
+    let mut peers = Vec::new();
+    if bench.wants("kafka-connect") {
         connect::install()?;
-        let partitions = site.context.sink_topics([tapeline_schemas::Kind::Trade])?[0].partitions;
-        site.create_topic(&json, partitions).await?;
-        let into = Into::Json(json.clone());
-        Some(tokio::task::block_in_place(|| fill(site, market, Faults::default(), count, &into))?)
-    } else {
-        None
-    };
+        let partitions = site.context.sink_topics([Kind::Trade])?[0].partitions;
+        for (insert, name) in Insert::ALL {
+            let topic = format!("{}{name}", site.config.kafka.topic_prefix);
+            site.create_topic(&topic, partitions).await?;
+            let into = Into::Json(topic.clone(), insert.times());
+            let filled = tokio::task::block_in_place(|| {
+                fill(site, market, Faults::default(), count, &into)
+            })?;
+            peers.push((insert, name, topic, filled));
+        }
+    }
     let file = site.dir.join("rows");
     for round in 0..sizes.store_rounds {
         if bench.wants("store") || round == 0 {
@@ -79,12 +84,9 @@ async fn rounds(
             results.add("store_duplicates", "records/s", rate);
             bench.say(&format!("round {}: with half repeated {rate:.0} records/s", round + 1));
         }
-        let Some(filled) = &connect else { continue };
-        for (insert, name) in
-            [(Insert::Rewritten, "kafka_connect"), (Insert::Unnest, "kafka_connect_unnest")]
-        {
+        for (insert, name, topic, filled) in &peers {
             site.empty().await?;
-            let worker = Connect::start(site, &json, insert, round)?;
+            let worker = Connect::start(site, topic, *insert, round)?;
             let rate = measure(site, filled, async || worker.check()).await;
             worker.stop()?;
             let rate = rate?;

@@ -15,6 +15,14 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_micros(500);
 /// How long the last records may take to be delivered.
 const FLUSH: Duration = Duration::from_secs(120);
 
+/// What makes batches large; a setting of the user's own goes before.
+const BULK: [(&str, &str); 4] = [
+    ("linger.ms", "50"),
+    ("batch.size", "1000000"),
+    ("batch.num.messages", "20000"),
+    ("queue.buffering.max.messages", "200000"),
+];
+
 /// Keeps the first record that was not delivered.
 #[derive(Default, Clone)]
 struct Failures(Arc<Mutex<Option<String>>>);
@@ -43,11 +51,12 @@ impl BulkProducer {
     /// Batches that linger: for throughput.
     pub(crate) fn new(settings: &KafkaSettings) -> Result<BulkProducer> {
         let mut config = settings.producer();
-        config
-            .set("linger.ms", "50")
-            .set("batch.size", "1000000")
-            .set("batch.num.messages", "20000")
-            .set("delivery.report.only.error", "true");
+        for (key, value) in BULK {
+            if !settings.producer_properties.contains_key(key) {
+                config.set(key, value);
+            }
+        }
+        config.set("delivery.report.only.error", "true");
         BulkProducer::with(&config)
     }
 
