@@ -63,7 +63,8 @@ impl Connect {
         let name = format!("connect-{insert:?}-{round}").to_lowercase();
         let write = |ending: &str, lines: Vec<(&str, String)>| -> Result<PathBuf> {
             let path = site.dir.join(format!("{name}.{ending}"));
-            let text: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            let text: String =
+                lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
             std::fs::write(&path, text)?;
             Ok(path)
         };
@@ -164,9 +165,7 @@ fn sink(
 
 /// The table's columns as Connect's schema; money keeps its digits.
 fn schema(times: TimeAs) -> String {
-    let plain = |name: &str, kind: &str| {
-        serde_json::json!({ "field": name, "type": kind, "optional": false })
-    };
+    let plain = |name: &str, kind: &str| serde_json::json!({ "field": name, "type": kind, "optional": false });
     let time = |name: &str| {
         let (kind, meaning) = match times {
             TimeAs::Micros => ("int64", "io.debezium.time.MicroTimestamp"),

@@ -115,8 +115,7 @@ pub(crate) async fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> 
 
 async fn measure(site: &Site, sizes: &Sizes, results: &mut Results) -> Result<()> {
     let mut line = Line::start(site).await?;
-    let settings =
-        Settings { mix: Mix::MIXED, pace: MARKET_PACE, ..Settings::default() };
+    let settings = Settings { mix: Mix::MIXED, pace: MARKET_PACE, ..Settings::default() };
     let topics = RawTopics::new(&site.context)?;
     let feed = Feed::new(&settings, Faults::default(), topics.ids);
     let keys = feed.keys();
@@ -131,7 +130,8 @@ async fn measure(site: &Site, sizes: &Sizes, results: &mut Results) -> Result<()
     let (began, rounds, round) = (Instant::now(), sizes.latency_rounds, sizes.latency_time);
     let watch = observe::Watch { began, schedule: Arc::clone(&schedule), done: Arc::clone(&done) };
     let empty = || Latencies::new(rounds, round);
-    let rows = tokio::spawn(observe::rows(site.database_url(), watch.clone(), checked(site)?, empty()?));
+    let rows =
+        tokio::spawn(observe::rows(site.database_url(), watch.clone(), checked(site)?, empty()?));
     let values =
         tokio::spawn(observe::values(site.config.redis.url.clone(), watch.clone(), keys, empty()?));
     let candles = observe::candles(site, watch, empty()?)?;

@@ -104,7 +104,12 @@ impl Line {
 
     /// Sends records up to number `until`, at `rate` a second (0: as fast as the stages take them),
     /// and waits until every stage has taken them.
-    pub(crate) async fn run(&mut self, generator: &mut Generator, until: u64, rate: u64) -> Result<()> {
+    pub(crate) async fn run(
+        &mut self,
+        generator: &mut Generator,
+        until: u64,
+        rate: u64,
+    ) -> Result<()> {
         let gate = Arc::new(Gate::default());
         let sending = generator.start(until, rate, Arc::clone(&gate))?;
         while !sending.is_finished() {

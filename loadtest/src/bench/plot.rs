@@ -52,8 +52,10 @@ fn open(height: f64, title: &str, results: &Results) -> String {
 
 /// Bars of medians; a thin line spans the rounds.
 fn throughput(results: &Results) -> Option<String> {
-    let bars: Vec<_> =
-        BARS.iter().filter_map(|(name, label)| Some((results.series.get(*name)?, *label))).collect();
+    let bars: Vec<_> = BARS
+        .iter()
+        .filter_map(|(name, label)| Some((results.series.get(*name)?, *label)))
+        .collect();
     let most = bars.iter().flat_map(|(series, _)| &series.rounds).copied().fold(0.0, f64::max);
     if most <= 0.0 {
         return None;
@@ -102,9 +104,7 @@ fn latency(results: &Results) -> Option<String> {
         let nines = -(1.0 - (percentile / 100.0).min(0.9999)).log10();
         left + (right - left) * nines / 4.0
     };
-    let y = |ms: f64| {
-        bottom - (bottom - top) * (ms.max(0.1).log10() - lowest) / (highest - lowest)
-    };
+    let y = |ms: f64| bottom - (bottom - top) * (ms.max(0.1).log10() - lowest) / (highest - lowest);
     let mut svg = open(430.0, "Latency at 20,000 records a second, milliseconds", results);
     for exponent in lowest as i32..=highest as i32 {
         let ms = 10_f64.powi(exponent);

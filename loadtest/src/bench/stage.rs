@@ -28,7 +28,11 @@ pub(crate) struct StageProcess {
 impl StageProcess {
     /// Starts `tapeline <stage>` on `site`, and waits until it serves its metrics. `number` tells
     /// several processes of a stage apart.
-    pub(crate) async fn start(site: &Site, name: &'static str, number: usize) -> Result<StageProcess> {
+    pub(crate) async fn start(
+        site: &Site,
+        name: &'static str,
+        number: usize,
+    ) -> Result<StageProcess> {
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut config = serde_json::to_value(&site.config)?;
         config["http"]["listen"] = listen.to_string().into();
@@ -54,8 +58,7 @@ impl StageProcess {
             .spawn()
             .context("the stage does not start")?;
         let metrics = format!("http://{listen}/metrics");
-        let mut stage =
-            StageProcess { name, child, log, metrics, client: reqwest::Client::new() };
+        let mut stage = StageProcess { name, child, log, metrics, client: reqwest::Client::new() };
         eventually("the stage serves its metrics", PATIENCE, async || {
             stage.check()?;
             let answer = stage.client.get(&stage.metrics).send().await;
@@ -80,7 +83,9 @@ impl StageProcess {
         let label = format!("stage=\"{stage}\"");
         Ok(text
             .lines()
-            .filter(|line| line.starts_with("tapeline_stage_records_total{") && line.contains(&label))
+            .filter(|line| {
+                line.starts_with("tapeline_stage_records_total{") && line.contains(&label)
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum::<f64>() as u64)
     }
@@ -106,8 +111,7 @@ impl StageProcess {
         let status = Command::new("kill").arg(self.child.id().to_string()).status()?;
         ensure!(status.success(), "{} could not be stopped", self.name);
         let child = &mut self.child;
-        let ended =
-            eventually("the stage ends", PATIENCE, async || Ok(child.try_wait()?)).await?;
+        let ended = eventually("the stage ends", PATIENCE, async || Ok(child.try_wait()?)).await?;
         ensure!(ended.success(), "{} ended badly: {ended}\n{}", self.name, tail(&self.log));
         Ok(())
     }

@@ -45,8 +45,9 @@ async fn rounds(
     results: &mut Results,
 ) -> Result<()> {
     let count = sizes.store_records;
-    let filled =
-        tokio::task::block_in_place(|| fill(site, market, Faults::default(), count, &Into::Checked))?;
+    let filled = tokio::task::block_in_place(|| {
+        fill(site, market, Faults::default(), count, &Into::Checked)
+    })?;
     let faults = Faults { duplicates: REPEATED, ..Faults::default() };
     let filled_repeated =
         tokio::task::block_in_place(|| fill(repeated, market, faults, count, &Into::Checked))?;

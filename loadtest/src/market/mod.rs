@@ -20,8 +20,7 @@ pub(crate) const VENUE: &str = "LOADTEST";
 /// Units of 10⁻¹⁸ in the smallest amount, 0.0001.
 const AMOUNT_STEP: i128 = 10_i128.pow(14);
 /// Tick sizes that symbols have in turn, in units of 10⁻¹⁸: 0.01, 0.5, 0.0001, 0.00000001.
-const TICKS: [i128; 4] =
-    [10_i128.pow(16), 5 * 10_i128.pow(17), 10_i128.pow(14), 10_i128.pow(10)];
+const TICKS: [i128; 4] = [10_i128.pow(16), 5 * 10_i128.pow(17), 10_i128.pow(14), 10_i128.pow(10)];
 /// Lowest price in ticks: one tick is then never a jump.
 const LOWEST_TICKS: i64 = 5_000;
 /// Trades a sweep takes at most, at one moment and each a tick further.
@@ -112,7 +111,11 @@ impl std::str::FromStr for Mix {
                 .filter(|weight: &f64| weight.is_finite() && *weight >= 0.0)
                 .ok_or_else(|| format!("'{weight}': expected a weight of 0 or more"))?;
         }
-        if mix.weights().iter().sum::<f64>() > 0.0 { Ok(mix) } else { Err("all weights are 0".into()) }
+        if mix.weights().iter().sum::<f64>() > 0.0 {
+            Ok(mix)
+        } else {
+            Err("all weights are 0".into())
+        }
     }
 }
 

@@ -54,8 +54,7 @@ impl Weighted {
     /// Of weights that are not negative and not all zero.
     pub(crate) fn new(weights: &[f64]) -> Weighted {
         let sum: f64 = weights.iter().sum();
-        let mut scaled: Vec<f64> =
-            weights.iter().map(|w| w / sum * weights.len() as f64).collect();
+        let mut scaled: Vec<f64> = weights.iter().map(|w| w / sum * weights.len() as f64).collect();
         let mut table: Vec<(u32, u32)> = (0..weights.len() as u32).map(|i| (u32::MAX, i)).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..weights.len()).partition(|&index| scaled[index] < 1.0);

@@ -180,7 +180,10 @@ impl Pace {
 
     /// When record `number` is due.
     pub(crate) fn due(&self, number: u64) -> Instant {
-        self.began + Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(self.rate.max(1))) as u64)
+        self.began
+            + Duration::from_nanos(
+                (u128::from(number) * 1_000_000_000 / u128::from(self.rate.max(1))) as u64,
+            )
     }
 }
 

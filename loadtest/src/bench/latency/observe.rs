@@ -154,7 +154,8 @@ pub(super) fn candles(
                 taken[partition] = told.len();
             }
             // The first record whose watermark is at the end of the window or behind it.
-            let closing = minutes[partition].iter().find(|(closed, _)| *closed >= candle.close_time);
+            let closing =
+                minutes[partition].iter().find(|(closed, _)| *closed >= candle.close_time);
             let (_, due) = closing.context("a candle came before its minute was over")?;
             latencies.saw(*due, now);
         }
