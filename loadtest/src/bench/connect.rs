@@ -96,6 +96,11 @@ impl Connect {
         Ok(())
     }
 
+    /// The end of its log.
+    pub(crate) fn said(&self) -> String {
+        format!("Kafka Connect's last lines:\n{}", tail(&self.log))
+    }
+
     /// Ends it.
     pub(crate) fn stop(self) -> Result<()> {
         let mut child = self.child.borrow_mut();

@@ -16,10 +16,12 @@ mod store;
 mod table;
 mod tape;
 
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::results::Results;
 
@@ -92,7 +94,7 @@ impl Sizes {
         decode_rounds: 3,
     };
     const QUICK: Sizes = Sizes {
-        store_records: 300_000,
+        store_records: 500_000,
         store_rounds: 1,
         tape_records: 300_000,
         tape_rounds: 1,
@@ -137,7 +139,11 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     let mut results = Results { quick: args.quick, ..Results::default() };
     let began = Instant::now();
     machine::describe(&mut results).await?;
-    measure(&bench, &sizes, &mut results).await?;
+    // What is dropped ends its processes.
+    tokio::select! {
+        measured = measure(&bench, &sizes, &mut results) => measured?,
+        () = interrupted() => bail!("interrupted: topics and databases called bench_* are left"),
+    }
     results.conclude();
     std::fs::create_dir_all(&args.results)?;
     results.write(&latest)?;
@@ -146,6 +152,15 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     results.notes.iter().for_each(|note| println!("- {note}"));
     println!("{} and plots beside it; {:.0} s", latest.display(), began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// SIGINT or SIGTERM.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 async fn measure(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {

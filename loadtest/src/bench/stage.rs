@@ -33,6 +33,18 @@ impl StageProcess {
         name: &'static str,
         number: usize,
     ) -> Result<StageProcess> {
+        let mut stage = StageProcess::spawn(site, name, number)?;
+        eventually("the stage serves its metrics", PATIENCE, async || {
+            stage.check()?;
+            let answer = stage.client.get(&stage.metrics).send().await;
+            Ok(answer.is_ok().then_some(()))
+        })
+        .await?;
+        Ok(stage)
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn spawn(site: &Site, name: &'static str, number: usize) -> Result<StageProcess> {
         let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut config = serde_json::to_value(&site.config)?;
         config["http"]["listen"] = listen.to_string().into();
@@ -58,14 +70,7 @@ impl StageProcess {
             .spawn()
             .context("the stage does not start")?;
         let metrics = format!("http://{listen}/metrics");
-        let mut stage = StageProcess { name, child, log, metrics, client: reqwest::Client::new() };
-        eventually("the stage serves its metrics", PATIENCE, async || {
-            stage.check()?;
-            let answer = stage.client.get(&stage.metrics).send().await;
-            Ok(answer.is_ok().then_some(()))
-        })
-        .await?;
-        Ok(stage)
+        Ok(StageProcess { name, child, log, metrics, client: reqwest::Client::new() })
     }
 
     /// An error where the process has ended.

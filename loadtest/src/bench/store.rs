@@ -87,10 +87,11 @@ async fn rounds(
         }
         for (insert, name, topic, filled) in &peers {
             site.empty().await?;
+            let progress = Progress::new(site, filled).await?;
             let worker = Connect::start(site, topic, *insert, round)?;
-            let rate = measure(site, filled, async || worker.check()).await;
+            let rate = measure(site, filled, progress, async || worker.check()).await;
+            let rate = rate.with_context(|| worker.said())?;
             worker.stop()?;
-            let rate = rate?;
             results.add(name, "rows/s", rate);
             bench.say(&format!("round {}: {name} {rate:.0} rows/s", round + 1));
         }
@@ -101,8 +102,9 @@ async fn rounds(
 /// One `tapeline store` from an empty table to the end of the topic.
 async fn store(site: &Site, filled: &Filled, round: usize) -> Result<f64> {
     site.empty().await?;
-    let mut stage = StageProcess::start(site, "store", round).await?;
-    let rate = measure(site, filled, async || stage.check()).await?;
+    let progress = Progress::new(site, filled).await?;
+    let mut stage = StageProcess::spawn(site, "store", round)?;
+    let rate = measure(site, filled, progress, async || stage.check()).await?;
     stage.stop().await?;
     Ok(rate)
 }
@@ -111,9 +113,9 @@ async fn store(site: &Site, filled: &Filled, round: usize) -> Result<f64> {
 async fn measure(
     site: &Site,
     filled: &Filled,
+    mut progress: Progress,
     mut check: impl AsyncFnMut() -> Result<()>,
 ) -> Result<f64> {
-    let mut progress = Progress::new(site, filled).await?;
     let warm = (filled.rows as f64 * WARM_UP) as i64;
     let mut began: Option<(Instant, i64)> = None;
     let (mut moved, mut before) = (Instant::now(), 0);
