@@ -29,6 +29,9 @@ faults: build ## make everything go wrong and prove that nothing is lost or doub
 test-all: test ## also long runs
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace -- --ignored
 
+bench: build ## measure it all: about 20 minutes, QUICK=1 under 3; ARGS="--only store tape"
+	@eval "$$(scripts/services env)" && target/release/tapeline-loadtest bench $(if $(QUICK),--quick) $(ARGS)
+
 check: ## formatting, lints, documentation, licences, shell and SQL
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings

@@ -8,6 +8,7 @@ mod life;
 mod load;
 mod redact;
 mod text;
+mod url;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use error::ConfigError;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;
+pub use url::with_path;
 
 /// Everything that can be set.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
