@@ -219,6 +219,11 @@ pub(crate) async fn recreate(pipeline: &mut Pipeline, topic: &str) {
         created.is_ok_and(|created| created.iter().any(|name| name == topic))
     })
     .await;
+    // The broker that describes topics hears of it later than the one that made it.
+    eventually("every topic can be described", || async {
+        Context::new(config.clone(), &pipeline.shutdown).await.is_ok()
+    })
+    .await;
     pipeline.context = Context::new(config, &pipeline.shutdown).await.expect("context");
 }
 
