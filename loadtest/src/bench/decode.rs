@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tapeline::playback::Recording;
-use tapeline::venue::{Connector, Output, VENUES, VenueSpec, VenueStats, take_frame};
+use tapeline::venue::{Connector, Output, SymbolTable, VENUES, VenueSpec, VenueStats, take_frame};
 use tapeline_schemas::Micros;
 
 use super::results::Results;
@@ -62,11 +62,8 @@ impl<'r> Tape<'r> {
         }
         for frame in recording.connections.iter().flat_map(|connection| &connection.frames) {
             let bytes = frame.payload.as_bytes();
-            // A recording's candles are not subscribed to.
-            if !String::from_utf8_lossy(bytes).contains("@kline") {
-                arrivals.push((frame.time, Arrival::Frame(frame.time, bytes)));
-                tape.frames += 1;
-            }
+            arrivals.push((frame.time, Arrival::Frame(frame.time, bytes)));
+            tape.frames += 1;
         }
         arrivals.sort_by_key(|(time, _)| *time);
         tape.arrivals = arrivals.into_iter().map(|(_, arrival)| arrival).collect();
@@ -75,10 +72,12 @@ impl<'r> Tape<'r> {
 
     fn connector(&self) -> Result<(Box<dyn Connector>, Output)> {
         let mut connector = (self.spec.connector)(self.recording.settings());
-        let request = connector.symbols_request();
-        let table = self.recording.answers.iter().find(|answer| answer.path == request);
-        let table = table.with_context(|| format!("{request} is not in the recording"))?;
-        let table = connector.decode_symbols(table.body.as_bytes())?;
+        let mut table = SymbolTable::default();
+        for request in connector.symbols_requests() {
+            let answer = self.recording.answers.iter().find(|answer| answer.path == request);
+            let answer = answer.with_context(|| format!("{request} is not in the recording"))?;
+            connector.decode_symbols(&request, answer.body.as_bytes(), &mut table)?;
+        }
         connector.configure(&table)?;
         let mut out = Output::new(self.spec.name, Arc::new(VenueStats::default()));
         for connection in 0..connector.connections().len() {

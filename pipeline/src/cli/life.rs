@@ -271,7 +271,7 @@ async fn plan(config: &Config, json: bool) -> Result<()> {
 }
 
 async fn run_once(config: &Config) -> Result<()> {
-    tapeline_stages::failpoint::arm_kills(
+    tapeline_stages::failpoint::arm_signals(
         &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
     )
     .map_err(anyhow::Error::msg)?;

@@ -167,12 +167,12 @@ impl Work<'_> {
                 host_as(own, fixed, "replay", topics, store_limits(config), lanes, stop).await
             }
             Step::Minutes => {
-                let (stage, sink) = candles::operator::<Minutes>(own, &topics[0].name)?;
+                let (stage, sink) = candles::operator::<Minutes>(own, "replay", &topics[0].name)?;
                 let lanes = vec![(self.only(stage), sink)];
                 host_as(own, fixed, "replay", topics, candles::tier_limits(own), lanes, stop).await
             }
             Step::Longer => {
-                let lanes = vec![candles::operator::<Longer>(own, &topics[0].name)?];
+                let lanes = vec![candles::operator::<Longer>(own, "replay", &topics[0].name)?];
                 host_as(own, fixed, "replay", topics, candles::tier_limits(own), lanes, stop).await
             }
             Step::Revise => {
@@ -197,6 +197,7 @@ impl Work<'_> {
 
     fn messages(&self) -> Result<MessageSink> {
         Ok(MessageSink::new(
+            "replay",
             Producer::new(&self.own.config.kafka)?,
             self.own.prefix(),
             self.own.schema_ids.clone(),

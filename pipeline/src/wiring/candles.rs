@@ -57,13 +57,14 @@ async fn tier<T: Tier>(
     topics: Vec<Topic>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let lanes = vec![operator::<T>(context, &topics[0].name)?];
+    let lanes = vec![operator::<T>(context, name, &topics[0].name)?];
     host(context, name, topics, tier_limits(context), lanes, stop).await
 }
 
 /// The operator of a tier over `topic`, and where its messages go.
 pub(crate) fn operator<T: Tier>(
     context: &Context,
+    name: &'static str,
     topic: &str,
 ) -> Result<(Candles<T>, MessageSink)> {
     let config = &context.config;

@@ -1,6 +1,6 @@
 //! The same events a second time, and a topic that is not the one it was.
 
-use tapeline::wiring::{Context, StageName};
+use tapeline::wiring::StageName;
 use tapeline_schemas::{
     Book, BookAction, Control, Kind, Level, Micros, Money, Ticker, Trade, encode, headers,
 };
