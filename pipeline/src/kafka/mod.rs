@@ -2,6 +2,7 @@
 //! the sinks and sources made of them.
 
 mod admin;
+mod bulk;
 mod consumer;
 mod ends;
 mod headers;
@@ -16,6 +17,7 @@ mod source;
 mod tail;
 
 pub use admin::{Admin, TopicState, create_topics, delete_topics, dirty_topic, topic_names};
+pub use bulk::Bulk;
 pub use consumer::{ConsumerHandle, ConsumerOptions, start_consumer};
 pub use ends::LogEndReader;
 pub use producer::{Delivery, Producer};

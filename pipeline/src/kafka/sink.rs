@@ -11,6 +11,7 @@ use tapeline_stages::flow::{
 use tapeline_stages::messages::{MessageRef, Messages, OutTopic};
 
 use super::admin::dirty_topic;
+use super::bulk::Bulk;
 use super::producer::{Delivery, Producer, owned_headers};
 use super::tail::CheckedTail;
 
@@ -28,18 +29,18 @@ pub type SchemaIds = HashMap<Kind, u32>;
 /// Writes a stage's messages. A failed delivery is fatal: what came after it may already be in
 /// the log, so only a new start, from the log's tail, is right.
 pub struct MessageSink {
-    producer: Producer,
+    producer: Bulk,
     prefix: String,
     schema_ids: SchemaIds,
     assign: AssignFrom,
-    names: HashMap<OutTopic, String>,
+    names: hashbrown::HashMap<OutTopic, String>,
     scratch: Vec<u8>,
 }
 
 impl MessageSink {
     /// A sink into the topics behind `prefix`.
     pub fn new(
-        producer: Producer,
+        producer: Bulk,
         prefix: &str,
         schema_ids: SchemaIds,
         assign: AssignFrom,
@@ -49,7 +50,7 @@ impl MessageSink {
             prefix: prefix.to_owned(),
             schema_ids,
             assign,
-            names: HashMap::new(),
+            names: hashbrown::HashMap::new(),
             scratch: Vec::new(),
         }
     }
@@ -58,7 +59,6 @@ impl MessageSink {
         &mut self,
         messages: impl Iterator<Item = MessageRef<'_>>,
     ) -> Result<(), SinkError> {
-        let delivery = Delivery::new();
         for message in messages {
             let name = self.names.entry(message.topic).or_insert_with(|| match message.topic {
                 OutTopic::Of(kind) => kind.spec().topic(&self.prefix),
@@ -73,12 +73,12 @@ impl MessageSink {
             };
             let headers = owned_headers(message.headers);
             self.producer
-                .send(name, message.partition, message.key, value, headers, &delivery)
+                .send(name, message.partition, message.key, value, headers)
                 .await
                 .map_err(SinkError::Fatal)?;
         }
-        delivery
-            .wait()
+        self.producer
+            .delivered()
             .await
             .map_err(|reason| SinkError::Fatal(format!("delivery failed: {reason}")))
     }

@@ -14,7 +14,7 @@ use tapeline_stages::flow::{Limits, Topic};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, host};
-use crate::kafka::{AssignFrom, Delivery, MessageSink, Producer};
+use crate::kafka::{AssignFrom, Bulk, Delivery, MessageSink, Producer};
 use crate::migrate;
 
 /// Time between two looks at an empty outbox.
@@ -60,7 +60,7 @@ async fn tier<T: Tier>(
         hold_micros: HOLD_MICROS,
     };
     let sink = MessageSink::new(
-        Producer::new(&config.kafka)?,
+        Bulk::new(&config.kafka.bulk_producer())?,
         context.prefix(),
         context.schema_ids.clone(),
         AssignFrom::Committed,

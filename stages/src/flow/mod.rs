@@ -2,11 +2,13 @@
 
 mod batch;
 mod origin;
+mod owning;
 mod record;
 mod run;
 mod sink;
 mod source;
 mod stage;
+mod writer;
 
 pub use batch::{Batch, Batcher, Position, Rejected, Span};
 pub(crate) use record::Slice;
