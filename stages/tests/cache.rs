@@ -8,7 +8,7 @@ use common::{NOON, at, book, event, gather, redis_url, taught, ticker};
 use redis::aio::MultiplexedConnection;
 use tapeline_schemas::{BookAction, Flag, Kind};
 use tapeline_stages::cache::Cache;
-use tapeline_stages::flow::{Outcome, Sink, Stage, TopicPartition};
+use tapeline_stages::flow::{Outcome, Sink, TopicPartition};
 use tapeline_stages::sinks::TopicIdentity;
 use tapeline_stages::sinks::redis::{LogEnds, RedisSettings, RedisSink};
 
