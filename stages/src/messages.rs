@@ -145,4 +145,9 @@ impl Output for Messages {
     fn byte_len(&self) -> usize {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
 }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use common::{NOON, at, book, event, gather, redis_url, taught, ticker};
 use redis::aio::MultiplexedConnection;
 use tapeline_schemas::{BookAction, Flag, Kind};
-use tapeline_stages::cache::{Cache, Folds};
-use tapeline_stages::flow::{Outcome, Sink, Stage, TopicPartition};
+use tapeline_stages::cache::Cache;
+use tapeline_stages::flow::{Outcome, Sink, TopicPartition};
 use tapeline_stages::sinks::TopicIdentity;
 use tapeline_stages::sinks::redis::{LogEnds, RedisSettings, RedisSink};
 
@@ -35,9 +35,8 @@ impl Lane {
         let topics = common::TOPICS
             .map(|(_, name)| TopicIdentity { name: name.to_owned(), id: "id-1".to_owned() });
         let settings = RedisSettings::new(redis_url(), own.clone(), topics.to_vec());
-        let folds = Folds::default();
-        let stage = taught(Cache::new(folds.clone()));
-        let mut sink = RedisSink::new(settings, folds, EndsAt(end)).expect("a valid address");
+        let stage = taught(Cache::new());
+        let mut sink = RedisSink::new(settings, EndsAt(end)).expect("a valid address");
         sink.assign(&[at(Kind::Ticker, 0), at(Kind::Book, 0)]).await.expect("assigned");
         let client = redis::Client::open(redis_url()).expect("a valid address");
         let redis = client.get_multiplexed_async_connection().await;
@@ -159,13 +158,13 @@ async fn nothing_is_written_or_committed_before_the_log_is_folded_to_its_end() {
     let early = [lane.ticker(40, "40", 40)];
     lane.write(&early).await;
     assert_eq!(lane.last().await, None);
-    assert_eq!(lane.stage.checkpoint(place, 41).offset, 40, "what is only in memory");
+    assert_eq!(lane.sink.committable(place, 41), 40, "what is only in memory");
     // The last record folds the log; its own symbol is another one.
     let other = ticker(&lane.symbol("U"), "9", NOON);
     lane.write(&[event(Kind::Ticker, 0, 99, &other)]).await;
     assert_eq!(lane.last().await.as_deref(), Some("40"));
     assert_eq!(lane.hash("ticker", "U").await.get("origin").map(String::as_str), Some("99"));
-    assert_eq!(lane.stage.checkpoint(place, 100).offset, 100);
+    assert_eq!(lane.sink.committable(place, 100), 100);
 }
 
 #[tokio::test]

@@ -313,7 +313,7 @@ async fn rows_only_the_database_refuses_are_the_only_ones_rejected() {
         events[*offset as usize] = event(Kind::Trade, 0, *offset, trade);
     }
     let mut quarantine = Kept::default();
-    let durable = flush("store", &mut sink, &mut quarantine, store_batch(&events)).await;
+    let durable = flush("store", &mut sink, &mut quarantine, &mut store_batch(&events)).await;
     let spans = durable.expect("durable").spans().to_vec();
     let counts = [Outcome::Taken, Outcome::Quarantined].map(|outcome| spans[0].count(outcome));
     assert_eq!(counts, [297, 3]);

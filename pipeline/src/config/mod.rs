@@ -287,7 +287,7 @@ impl Default for StoreConfig {
             connections: 2,
             batch_rows: 20_000,
             batch_bytes: 16 * 1024 * 1024,
-            linger_ms: 20,
+            linger_ms: 10,
             takeover_ms: 10_000,
         }
     }

@@ -1,9 +1,10 @@
 //! The consumer's end of a lane: a bounded queue, and what does not fit waits here in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Timestamp};
 use tapeline_schemas::Micros;

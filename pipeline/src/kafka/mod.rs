@@ -2,6 +2,7 @@
 //! the sinks and sources made of them.
 
 mod admin;
+mod bulk;
 mod consumer;
 mod ends;
 mod fixed;
@@ -21,6 +22,7 @@ mod tail;
 pub use admin::{
     Admin, TopicState, create_raw_topic, create_topics, delete_topics, dirty_topic, topic_names,
 };
+pub use bulk::Bulk;
 pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
 pub use ends::LogEndReader;
 pub use fixed::{Fixed, Progress, Range};

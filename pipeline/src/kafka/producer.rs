@@ -10,14 +10,14 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tapeline_stages::flow::Headers;
 use tokio::sync::Notify;
 
 use super::KafkaSettings;
 
 /// How long a full queue is waited for between two attempts.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Deliveries of one batch that are still under way.
 #[derive(Debug, Default)]
@@ -34,8 +34,7 @@ impl Delivery {
         Arc::default()
     }
 
-    /// Says what was not delivered so far, without waiting for the rest.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         if !self.broken.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -71,11 +70,15 @@ struct Deliveries;
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // Said at every start of something that is set on purpose.
-        if !message.contains("enable.gapless.guarantee is experimental") {
+        if !is_no_news(message) {
             DefaultClientContext.log(level, fac, message);
         }
     }
+}
+
+/// Said at every start of something that is set on purpose.
+pub(super) fn is_no_news(message: &str) -> bool {
+    message.contains("enable.gapless.guarantee is experimental")
 }
 
 impl ProducerContext for Deliveries {
@@ -143,11 +146,6 @@ impl Producer {
                 }
             }
         }
-    }
-
-    /// Waits for all messages under way, at most `timeout`. Blocks.
-    pub fn flush(&self, timeout: Duration) -> Result<()> {
-        self.0.flush(timeout).context("flush of the kafka producer")
     }
 }
 

@@ -1,12 +1,11 @@
 //! Events and control records into the raw topics.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use rdkafka::message::{Header, OwnedHeaders};
 use tapeline_schemas::{Control, Kind, partition_for, wire};
 
-use super::producer::{Delivery, Producer};
+use super::bulk::Bulk;
 use super::sink::SchemaIds;
 
 /// What the publisher knows of a raw topic.
@@ -19,16 +18,15 @@ struct Raw {
 /// Publishes into the raw topics.
 #[derive(Clone)]
 pub struct RawPublisher {
-    producer: Producer,
+    producer: Bulk,
     topics: HashMap<Kind, Raw>,
     schema_ids: SchemaIds,
-    delivery: Arc<Delivery>,
 }
 
 impl RawPublisher {
     /// A publisher into raw topics with these numbers of partitions.
     pub fn new(
-        producer: Producer,
+        producer: Bulk,
         prefix: &str,
         partitions: &HashMap<Kind, i32>,
         schema_ids: SchemaIds,
@@ -39,13 +37,13 @@ impl RawPublisher {
                 (*kind, Raw { name: kind.spec().raw_topic(prefix), partitions })
             })
             .collect();
-        RawPublisher { producer, topics, schema_ids, delivery: Delivery::new() }
+        RawPublisher { producer, topics, schema_ids }
     }
 
     /// The raw topic of `kind`. Nothing follows a record that was not delivered: a connector
     /// that goes on would announce as complete what is not.
     fn topic(&self, kind: Kind) -> Result<&Raw, String> {
-        self.delivery.check()?;
+        self.producer.check()?;
         self.topics.get(&kind).ok_or_else(|| format!("{} has no raw topic", kind.name()))
     }
 
@@ -58,9 +56,7 @@ impl RawPublisher {
         wire::put_header(*id, &mut value);
         value.extend_from_slice(payload);
         let partition = partition_for(key.as_bytes(), topic.partitions);
-        self.producer
-            .send(&topic.name, Some(partition), key.as_bytes(), Some(&value), None, &self.delivery)
-            .await
+        self.producer.send(&topic.name, Some(partition), key.as_bytes(), Some(&value), None).await
     }
 
     /// Publishes a control record to the partition of `key`.
@@ -94,13 +90,11 @@ impl RawPublisher {
         let headers = headers.iter().fold(OwnedHeaders::new(), |owned, (key, value)| {
             owned.insert(Header { key, value: Some(value.as_str()) })
         });
-        self.producer
-            .send(&topic.name, Some(partition), key.as_bytes(), None, Some(headers), &self.delivery)
-            .await
+        self.producer.send(&topic.name, Some(partition), key.as_bytes(), None, Some(headers)).await
     }
 
     /// Waits until everything published so far was delivered, or says what was not.
     pub async fn delivered(&self) -> Result<(), String> {
-        self.delivery.wait().await
+        self.producer.delivered().await
     }
 }

@@ -18,15 +18,26 @@ const PROTECTED: &[(&str, &str)] = &[
     ("partition.assignment.strategy", "1"),
     ("partitioner", "3"),
     ("check.crcs", "1"),
+    ("delivery.report.only.error", "1"),
 ];
 
-/// Pre-fetched messages a consumer may hold, in KiB (invariant 8).
-const PREFETCH_KIB: &str = "16384";
+/// Pre-fetched messages a consumer may hold, in KiB (invariant 8). Only keys and values count; what
+/// librdkafka keeps of each message is several times as much.
+const PREFETCH_KIB: &str = "4096";
+/// How long fetching rests when that much is held. The default, a second, is far longer than it
+/// takes to use it up: every consumer that caught up would stand still most of the time.
+const FETCH_REST_MS: &str = "5";
 /// Messages a producer may hold, in KiB and in number (invariant 8).
 const PRODUCER_QUEUE_KIB: &str = "65536";
 const PRODUCER_QUEUE_MESSAGES: &str = "200000";
 /// How long one attempt of an unordered producer lasts; whoever uses it tries again.
 const UNORDERED_TIMEOUT_MS: &str = "30000";
+
+/// Longer than it takes to queue a batch; its end is flushed.
+const BATCH_LINGER_MS: &str = "100";
+/// A partition's part of a batch should fit one request: librdkafka lets an idempotent producer
+/// have one under way for each partition, and its thread spins while more is ready to go.
+const BATCH_REQUEST_BYTES: &str = "1000000";
 
 impl KafkaSettings {
     /// Refuses settings that would break a guarantee.
@@ -54,8 +65,9 @@ impl KafkaSettings {
         config
             .set("group.id", group.unwrap_or("tapeline-reader"))
             .set("queued.max.messages.kbytes", PREFETCH_KIB)
-            .set("fetch.max.bytes", "8388608")
-            .set("max.partition.fetch.bytes", "1048576");
+            .set("fetch.queue.backoff.ms", FETCH_REST_MS)
+            .set("fetch.max.bytes", "2097152")
+            .set("max.partition.fetch.bytes", "524288");
         if group.is_some() {
             // Lag is shown of groups; others would only log their statistics.
             config.set("statistics.interval.ms", "10000");
@@ -105,6 +117,24 @@ impl KafkaSettings {
         config
             .set("enable.gapless.guarantee", "false")
             .set("message.timeout.ms", UNORDERED_TIMEOUT_MS);
+        config
+    }
+
+    /// For a [`super::Bulk`] producer of batches: nothing is sent before all of a batch is
+    /// queued or a request is full, and only failures are reported.
+    pub fn bulk_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("linger.ms", BATCH_LINGER_MS)
+            .set("batch.size", BATCH_REQUEST_BYTES)
+            .set("delivery.report.only.error", "true");
+        config
+    }
+
+    /// For a [`super::Bulk`] producer of a stream: the same without the wait for the end of a batch.
+    pub fn stream_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("delivery.report.only.error", "true");
         config
     }
 }

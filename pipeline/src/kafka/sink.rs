@@ -12,6 +12,7 @@ use tapeline_stages::flow::{
 use tapeline_stages::messages::{MessageRef, Messages, OutTopic};
 
 use super::admin::dirty_topic;
+use super::bulk::Bulk;
 use super::producer::{Delivery, Producer, owned_headers};
 use super::tail::CheckedTail;
 
@@ -31,11 +32,11 @@ pub type SchemaIds = HashMap<Kind, u32>;
 pub struct MessageSink {
     /// Name of the stage, in failpoints.
     stage: &'static str,
-    producer: Producer,
+    producer: Bulk,
     prefix: String,
     schema_ids: SchemaIds,
     assign: AssignFrom,
-    names: HashMap<OutTopic, String>,
+    names: hashbrown::HashMap<OutTopic, String>,
     scratch: Vec<u8>,
 }
 
@@ -43,7 +44,7 @@ impl MessageSink {
     /// A sink of `stage` into the topics behind `prefix`.
     pub fn new(
         stage: &'static str,
-        producer: Producer,
+        producer: Bulk,
         prefix: &str,
         schema_ids: SchemaIds,
         assign: AssignFrom,
@@ -54,7 +55,7 @@ impl MessageSink {
             prefix: prefix.to_owned(),
             schema_ids,
             assign,
-            names: HashMap::new(),
+            names: hashbrown::HashMap::new(),
             scratch: Vec::new(),
         }
     }
@@ -69,7 +70,6 @@ impl MessageSink {
         &mut self,
         messages: impl Iterator<Item = MessageRef<'_>>,
     ) -> Result<(), SinkError> {
-        let delivery = Delivery::new();
         for message in messages {
             let name = self.names.entry(message.topic).or_insert_with(|| match message.topic {
                 OutTopic::Of(kind) => kind.spec().topic(&self.prefix),
@@ -84,13 +84,13 @@ impl MessageSink {
             };
             let headers = owned_headers(message.headers);
             self.producer
-                .send(name, message.partition, message.key, value, headers, &delivery)
+                .send(name, message.partition, message.key, value, headers)
                 .await
                 .map_err(SinkError::Fatal)?;
         }
         failpoint::hit_in(self.stage, "after_produce");
-        delivery
-            .wait()
+        self.producer
+            .delivered()
             .await
             .map_err(|reason| SinkError::Fatal(format!("delivery failed: {reason}")))
     }

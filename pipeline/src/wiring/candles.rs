@@ -16,7 +16,7 @@ use tapeline_stages::flow::{Limits, Topic};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, host};
-use crate::kafka::{AssignFrom, Delivery, MessageSink, Producer};
+use crate::kafka::{AssignFrom, Bulk, Delivery, MessageSink, Producer};
 use crate::migrate;
 
 /// Time between two looks at an empty outbox.
@@ -75,7 +75,7 @@ pub(crate) fn operator<T: Tier>(
     };
     let sink = MessageSink::new(
         name,
-        Producer::new(&config.kafka)?,
+        Bulk::new(&config.kafka.bulk_producer())?,
         context.prefix(),
         context.schema_ids.clone(),
         AssignFrom::Committed,

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::{
-    Admin, KafkaSettings, Producer, RawPublisher, SchemaIds, TopicState, create_topics,
-    dirty_topic, topic_names,
+    Admin, Bulk, KafkaSettings, RawPublisher, SchemaIds, TopicState, create_topics, dirty_topic,
+    topic_names,
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
@@ -123,7 +123,7 @@ impl Context {
     pub fn publisher(&self) -> Result<RawPublisher> {
         let partitions =
             self.raw_topics()?.into_iter().map(|topic| (topic.kind, topic.partitions)).collect();
-        let producer = Producer::new(&self.config.kafka)?;
+        let producer = Bulk::new(&self.config.kafka.stream_producer())?;
         Ok(RawPublisher::new(producer, self.prefix(), &partitions, self.schema_ids.clone()))
     }
 }

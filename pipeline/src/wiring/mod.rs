@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tapeline_schemas::Kind;
-use tapeline_stages::cache::{Cache, Folds};
+use tapeline_stages::cache::Cache;
 use tapeline_stages::flow::{Limits, Topic};
 use tapeline_stages::sinks::TopicIdentity;
 use tapeline_stages::sinks::redis::{RedisSettings, RedisSink};
@@ -22,7 +22,7 @@ pub use self::context::Context;
 use self::host::host;
 pub(crate) use self::host::host_as;
 use crate::config::Config;
-use crate::kafka::{AssignFrom, CheckedTail, LogEndReader, MessageSink, Producer};
+use crate::kafka::{AssignFrom, Bulk, CheckedTail, LogEndReader, MessageSink};
 
 /// A stage that can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -98,21 +98,20 @@ pub async fn run_stage(
 async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;
     let topics = context.raw_topics()?;
-    let producer = Producer::new(&config.kafka)?;
     let settings = validate_settings(config);
     let lanes = (0..VALIDATE_LANES)
         .map(|_| {
             let tail = CheckedTail::new(config.kafka.clone(), topics.clone());
             let sink = MessageSink::new(
                 "validate",
-                producer.clone(),
+                Bulk::new(&config.kafka.bulk_producer())?,
                 context.prefix(),
                 context.schema_ids.clone(),
                 AssignFrom::CheckedTail(tail),
             );
-            (Validate::new(topics.clone(), settings.clone()), sink)
+            Ok((Validate::new(topics.clone(), settings.clone()), sink))
         })
-        .collect();
+        .collect::<Result<Vec<_>>>()?;
     host(context, "validate", topics, validate_limits(), lanes, shutdown).await
 }
 
@@ -196,17 +195,16 @@ pub const CACHED_KINDS: [Kind; 3] = [Kind::Ticker, Kind::Book, Kind::Candle];
 async fn run_cache(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;
     let topics = context.sink_topics(CACHED_KINDS)?;
-    let folds = Folds::default();
     let settings =
         RedisSettings::new(&config.redis.url, &config.pipeline.id, identities(context, &topics));
     let ends = LogEndReader::new(&config.kafka, topics.clone())?;
-    let sink = RedisSink::new(settings, folds.clone(), ends).map_err(anyhow::Error::msg)?;
+    let sink = RedisSink::new(settings, ends).map_err(anyhow::Error::msg)?;
     let limits = Limits {
         batch_positions: config.cache.batch_events,
         batch_bytes: 4 * 1024 * 1024,
         linger: Duration::from_millis(config.cache.linger_ms),
     };
-    host(context, "cache", topics, limits, vec![(Cache::new(folds), sink)], shutdown).await
+    host(context, "cache", topics, limits, vec![(Cache::new(), sink)], shutdown).await
 }
 
 /// Lanes of `validate`: deciding is cheap, one keeps a core busy.

@@ -6,25 +6,24 @@ mod values;
 use tapeline_schemas::{Book, BookAction, Candle, CodecError, Kind, Micros, Record as _, Ticker};
 
 use crate::decode::{Decoders, reason};
-use crate::flow::{Checkpoint, In, Outcome, Refusal, Reject, Stage, TopicPartition};
+use crate::flow::{In, Outcome, Refusal, Reject, Stage};
 use crate::store::settled;
 
-pub use fold::Folds;
+pub(crate) use fold::Folds;
 pub use values::LastValues;
 pub(crate) use values::{Stamp, Value};
 
 /// The stage: conflates a batch to the last value of each key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cache {
     decoders: Decoders,
-    folds: Folds,
     event_time: Option<Micros>,
 }
 
 impl Cache {
-    /// A cache that shares `folds` with its sink.
-    pub fn new(folds: Folds) -> Cache {
-        Cache { decoders: Decoders::new(), folds, event_time: None }
+    /// A cache that knows no writer schema yet.
+    pub fn new() -> Cache {
+        Cache::default()
     }
 }
 
@@ -83,11 +82,6 @@ impl Stage for Cache {
 
     fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {
         self.decoders.learn(kind, id, schema);
-    }
-
-    /// Values that are folded but not yet in Redis would be lost with this process.
-    fn checkpoint(&self, at: TopicPartition, next_offset: i64) -> Checkpoint {
-        Checkpoint { offset: self.folds.committable(at, next_offset), note: String::new() }
     }
 
     fn event_time(&self) -> Option<Micros> {

@@ -82,6 +82,12 @@ pub struct Batch<O> {
     pub(super) rejected: Vec<Rejected>,
 }
 
+impl<O: Output> Default for Batch<O> {
+    fn default() -> Self {
+        Batch { out: O::default(), spans: Vec::new(), rejected: Vec::new() }
+    }
+}
+
 impl<O> Batch<O> {
     /// The output.
     pub fn out(&self) -> &O {
@@ -121,12 +127,13 @@ pub struct Batcher<O> {
     batch: Batch<O>,
     positions: usize,
     rejected_bytes: usize,
+    /// Span of the last position: nearly every one has the partition of the one before.
+    last: usize,
 }
 
 impl<O: Output> Default for Batcher<O> {
     fn default() -> Self {
-        let batch = Batch { out: O::default(), spans: Vec::new(), rejected: Vec::new() };
-        Batcher { batch, positions: 0, rejected_bytes: 0 }
+        Batcher { batch: Batch::default(), positions: 0, rejected_bytes: 0, last: 0 }
     }
 }
 
@@ -140,22 +147,26 @@ impl<O: Output> Batcher<O> {
     /// overtaken position must never be committed.
     pub fn push(&mut self, position: Position, outcome: Outcome) {
         let spans = &mut self.batch.spans;
-        let index =
-            spans.binary_search_by_key(&position.at, |span| span.at).unwrap_or_else(|index| {
-                spans.insert(
-                    index,
-                    Span {
-                        at: position.at,
-                        first_offset: position.offset,
-                        next_offset: position.offset,
-                        first_origin: position.origin_first,
-                        held_origin: position.origin_first - 1,
-                        counts: [0; Outcome::ALL.len()],
-                        event_times: None,
-                    },
-                );
-                index
-            });
+        let last = self.last;
+        let same = spans.get(last).is_some_and(|span| span.at == position.at);
+        let found =
+            if same { Ok(last) } else { spans.binary_search_by_key(&position.at, |s| s.at) };
+        let index = found.unwrap_or_else(|index| {
+            spans.insert(
+                index,
+                Span {
+                    at: position.at,
+                    first_offset: position.offset,
+                    next_offset: position.offset,
+                    first_origin: position.origin_first,
+                    held_origin: position.origin_first - 1,
+                    counts: [0; Outcome::ALL.len()],
+                    event_times: None,
+                },
+            );
+            index
+        });
+        self.last = index;
         let span = &mut spans[index];
         assert!(position.offset >= span.next_offset, "a position was overtaken");
         span.next_offset = position.offset + 1;
@@ -204,6 +215,15 @@ impl<O: Output> Batcher<O> {
 
     /// The batch so far; the next one starts empty.
     pub fn take(&mut self) -> Batch<O> {
-        std::mem::take(self).batch
+        self.replace(Batch::default())
+    }
+
+    /// The batch so far; the next one takes over the memory of one that is done with.
+    pub fn replace(&mut self, mut spent: Batch<O>) -> Batch<O> {
+        spent.out.clear();
+        spent.spans.clear();
+        spent.rejected.clear();
+        (self.positions, self.rejected_bytes, self.last) = (0, 0, 0);
+        std::mem::replace(&mut self.batch, spent)
     }
 }

@@ -3,11 +3,13 @@
 mod batch;
 mod loss;
 mod origin;
+mod owning;
 mod record;
 mod run;
 mod sink;
 mod source;
 mod stage;
+mod writer;
 
 pub use batch::{Batch, Batcher, Position, Rejected, Span};
 pub(crate) use record::Slice;

@@ -2,7 +2,7 @@
 
 use tapeline_schemas::{Flags, headers};
 
-use super::{Contract, In, Lost, Marker, Record, Topic};
+use super::{Contract, Headers, In, Lost, Marker, Record, Topic};
 
 /// How far a partition has been taken.
 #[derive(Debug, Default)]
@@ -60,14 +60,15 @@ impl Held {
         topic: &Topic,
     ) -> Result<Option<In<'r>>, String> {
         let place = || format!("{} [{}] offset {}", topic.name, record.at.partition, record.offset);
-        let Some(origin) = record.headers.number(headers::ORIGIN) else {
+        let said = Said::of(record.headers);
+        let Some(origin) = said.origin.and_then(|text| text.parse().ok()) else {
             return Err(format!(
                 "{}: no {} header; only `validate` may write to a checked topic",
                 place(),
                 headers::ORIGIN
             ));
         };
-        let origin_first = record.headers.number(headers::ORIGIN_FIRST).unwrap_or(origin);
+        let origin_first = said.origin_first.and_then(|text| text.parse().ok()).unwrap_or(origin);
         match self.origin {
             Some(held) if origin <= held => return Ok(None),
             Some(held) if origin_first > held + 1 => {
@@ -78,7 +79,7 @@ impl Held {
             }
             _ => self.origin = Some(origin),
         }
-        let marker = match record.headers.text(headers::OUTCOME) {
+        let marker = match said.outcome {
             None => None,
             Some(headers::outcome::QUARANTINED) => Some(Marker::Quarantined),
             Some(headers::outcome::CONTROL) => Some(Marker::Control),
@@ -91,8 +92,37 @@ impl Held {
                 ));
             }
         };
-        let flags = record.headers.text(headers::FLAGS).map_or(Flags::NONE, Flags::parse);
+        let flags = said.flags.map_or(Flags::NONE, Flags::parse);
         Ok(Some(In { record, kind: topic.kind, origin, origin_first, flags, marker }))
+    }
+}
+
+/// What `validate` said in the headers of a checked record. Every record has them: they are
+/// read in one go.
+#[derive(Default)]
+struct Said<'r> {
+    origin: Option<&'r str>,
+    origin_first: Option<&'r str>,
+    outcome: Option<&'r str>,
+    flags: Option<&'r str>,
+}
+
+impl<'r> Said<'r> {
+    #[inline]
+    fn of(headers: Headers<'r>) -> Said<'r> {
+        let mut said = Said::default();
+        for (name, value) in headers.raw() {
+            // The last one of a name counts.
+            let place = match name {
+                name if name == headers::ORIGIN.as_bytes() => &mut said.origin,
+                name if name == headers::ORIGIN_FIRST.as_bytes() => &mut said.origin_first,
+                name if name == headers::OUTCOME.as_bytes() => &mut said.outcome,
+                name if name == headers::FLAGS.as_bytes() => &mut said.flags,
+                _ => continue,
+            };
+            *place = value.and_then(|value| std::str::from_utf8(value).ok());
+        }
+        said
     }
 }
 

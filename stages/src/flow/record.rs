@@ -205,6 +205,12 @@ impl<'a> Headers<'a> {
 
     /// Names and values in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    /// The same, names as bytes.
+    #[inline]
+    pub(crate) fn raw(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let name = take(&mut rest)?;
@@ -218,7 +224,7 @@ impl<'a> Headers<'a> {
                 rest = tail;
                 Some(value)
             };
-            Some((std::str::from_utf8(name).unwrap_or_default(), value))
+            Some((name, value))
         })
     }
 
@@ -226,8 +232,8 @@ impl<'a> Headers<'a> {
     #[inline]
     pub fn text(self, name: &str) -> Option<&'a str> {
         let mut found = None;
-        for (key, value) in self.iter() {
-            if key == name {
+        for (key, value) in self.raw() {
+            if key == name.as_bytes() {
                 found = value;
             }
         }

@@ -2,19 +2,20 @@
 
 mod waiting;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use metrics::{Counter, Histogram, counter, histogram};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::waiting::Waiting;
 use super::loss;
 use super::origin::{Held, plain_input};
+use super::writer::{Done, Ends, Writer};
 use super::{
-    Batcher, Chunk, Contract, Durable, In, Input, Lost, Outcome, Position, QuarantineSink, Record,
-    Refusal, Rejected, Released, SchemaSource, Sink, SinkError, Source, Stage, Start, Topic,
-    TopicPartition, flush,
+    Batcher, Chunk, Contract, In, Input, Lost, Outcome, Position, QuarantineSink, Record, Refusal,
+    Rejected, SchemaSource, Sink, SinkError, Source, Stage, Topic, TopicPartition,
 };
 
 /// Named limits of one lane of a stage (invariant 8).
@@ -28,36 +29,32 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-/// First and longest pause between attempts to take partitions that cannot be taken yet.
-const ASSIGN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
 struct Meters {
     records: [Counter; Outcome::ALL.len()],
     flush_seconds: Histogram,
     batch_positions: Histogram,
 }
 
-/// One lane: a stage, its sink and its quarantine.
-struct Lane<'t, St: Stage, Si, Q, Sc> {
-    name: &'static str,
+/// One lane: a stage, and the writer of what it makes.
+pub(super) struct Lane<'t, St: Stage, Si, Q, Sc> {
+    pub(super) name: &'static str,
     topics: &'t [Topic],
     limits: Limits,
-    stage: St,
-    sink: Si,
-    quarantine: Q,
+    pub(super) stage: St,
+    pub(super) writer: Writer<'t, Si, Q, St::Out>,
     schemas: Sc,
-    batcher: Batcher<St::Out>,
-    held: HashMap<TopicPartition, Held>,
-    deadline: Option<Instant>,
+    pub(super) batcher: Batcher<St::Out>,
+    pub(super) held: HashMap<TopicPartition, Held>,
+    pub(super) deadline: Option<Instant>,
     /// Partitions that wait for the registry.
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
     /// Partitions were given up and have not been assigned again.
-    gave_up: bool,
+    pub(super) gave_up: bool,
     meters: Meters,
 }
 
 /// Why a lane left its work.
-enum Stop {
+pub(super) enum Stop {
     /// The source wants partitions back, or the end, while the sink cannot write.
     Interrupted,
     /// The stage must not go on.
@@ -74,6 +71,15 @@ impl From<SinkError> for Stop {
     fn from(error: SinkError) -> Stop {
         Stop::Fatal(error.to_string())
     }
+}
+
+/// What a lane turns to next.
+enum Next {
+    /// The write under way has ended.
+    Done(Result<Done, SinkError>),
+    /// The batch has waited long enough.
+    Due,
+    Input(Input),
 }
 
 /// Runs a stage until its source ends. An error means the stage must not go on; what is not
@@ -103,13 +109,13 @@ where
         flush_seconds: histogram!("tapeline_stage_flush_seconds", "stage" => name),
         batch_positions: histogram!("tapeline_stage_batch_records", "stage" => name),
     };
+    let ends = Mutex::new(Ends { sink, quarantine });
     let mut lane = Lane {
         name,
         topics,
         limits,
         stage,
-        sink,
-        quarantine,
+        writer: Writer::new(name, &ends),
         schemas,
         batcher: Batcher::default(),
         held: HashMap::new(),
@@ -119,40 +125,43 @@ where
         meters,
     };
     loop {
-        let deadline = lane.deadline;
-        let input = tokio::select! {
+        // While a batch is being written the next one gathers, as long as it has room.
+        let deadline = lane.deadline.filter(|_| !lane.writer.is_writing());
+        let next = tokio::select! {
             biased;
-            () = sleep_until(deadline) => None,
+            done = lane.writer.done() => Next::Done(done),
+            () = sleep_until(deadline) => Next::Due,
             answer = lane.waiting.answer(&lane.schemas) => {
                 lane.resume_waiting(answer, &mut source);
                 continue;
             }
-            input = source.next() => Some(input),
+            input = source.next() => Next::Input(input),
         };
-        let step = match input {
-            None => lane.flush(&mut source).await,
-            Some(Input::Chunk(chunk)) => lane.take_chunk(&chunk, &mut source).await,
-            Some(Input::Assigned(partitions, answer)) => {
-                let started = lane.assign(partitions, &source).await;
+        let step = match next {
+            Next::Done(done) => done.map(|done| lane.commit(done, &mut source)).map_err(Stop::from),
+            Next::Due => lane.flush(&mut source).await,
+            Next::Input(Input::Chunk(chunk)) => lane.take_chunk(&chunk, &mut source).await,
+            Next::Input(Input::Assigned(partitions, answer)) => {
+                let started = lane.assign(partitions, &mut source).await;
                 started.map(|resumes| drop(answer.send(resumes)))
             }
-            Some(Input::Lost(lost)) => {
+            Next::Input(Input::Lost(lost)) => {
                 lane.lose(lost);
                 Ok(())
             }
-            Some(Input::Revoked(partitions, answer)) => {
+            Next::Input(Input::Revoked(partitions, answer)) => {
                 lane.revoke(&partitions, &mut source).await.map(|released| {
                     // Nobody waits for the answer where the source has gone.
                     let _ = answer.send(released);
                 })
             }
-            Some(Input::End) => {
-                return match lane.flush(&mut source).await {
+            Next::Input(Input::End) => {
+                return match lane.drain(&mut source).await {
                     Ok(()) | Err(Stop::Interrupted) => Ok(()),
                     Err(Stop::Fatal(reason)) => Err(reason),
                 };
             }
-            Some(Input::Failed(reason)) => Err(Stop::Fatal(reason)),
+            Next::Input(Input::Failed(reason)) => Err(Stop::Fatal(reason)),
         };
         if let Err(stop) = step {
             lane.stopped(stop)?;
@@ -202,7 +211,6 @@ where
         tracing::warn!(stage, topic = topic.name, partition, first, last, "accepted as lost");
         let held = self.held.entry(at).or_default();
         loss::enter(&mut self.stage, &mut self.batcher, held, topic, lost);
-        self.meters.records[Outcome::Lost as usize].increment((last - first + 1) as u64);
         self.deadline.get_or_insert_with(|| Instant::now() + self.limits.linger);
     }
 
@@ -291,7 +299,6 @@ where
             event_time: None,
         };
         self.batcher.push(position, Outcome::Skipped);
-        self.meters.records[Outcome::Skipped as usize].increment((last - first + 1) as u64);
     }
 
     fn push(&mut self, input: &In<'_>, outcome: Outcome) {
@@ -307,107 +314,59 @@ where
             event_time,
         };
         self.batcher.push(position, outcome);
-        self.meters.records[outcome as usize].increment(1);
     }
 
+    /// Begins to write the batch, once the one before it is written.
     async fn flush(&mut self, source: &mut impl Source) -> Result<(), Stop> {
         self.deadline = None;
         if self.batcher.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
+        self.finish(source).await?;
         self.meters.batch_positions.record(self.batcher.len() as f64);
-        let batch = self.batcher.take();
-        let durable = tokio::select! {
-            biased;
-            durable = flush(self.name, &mut self.sink, &mut self.quarantine, batch) => durable?,
-            () = interrupted_for_long(source) => return Err(Stop::Interrupted),
-        };
-        self.meters.flush_seconds.record(began.elapsed().as_secs_f64());
-        self.commit(durable, source);
-        Ok(())
-    }
-
-    /// Consumes the proof: committing anything else does not compile.
-    fn commit(&mut self, durable: Durable, source: &mut impl Source) {
-        let checkpoints = durable
+        let spent = self.writer.spent();
+        let batch = self.batcher.replace(spent);
+        for outcome in Outcome::ALL {
+            let count = batch.spans().iter().map(|span| span.count(outcome)).sum();
+            self.meters.records[outcome as usize].increment(count);
+        }
+        // The stage as it is now, at the end of the batch: when it is durable, the stage is further.
+        let checkpoints = batch
             .spans()
             .iter()
             .map(|span| (span.at, self.stage.checkpoint(span.at, span.next_offset)))
             .collect();
-        source.commit(checkpoints);
+        self.writer.start(batch, checkpoints);
+        Ok(())
     }
 
-    async fn assign(
-        &mut self,
-        partitions: Vec<(TopicPartition, Option<String>)>,
-        source: &impl Source,
-    ) -> Result<Vec<super::Resume>, Stop> {
-        let places: Vec<_> = partitions.iter().map(|(at, _)| *at).collect();
-        let mut pause = ASSIGN_PAUSE.0;
-        let resumes = loop {
-            match self.sink.assign(&places).await {
-                Ok(resumes) => break resumes,
-                Err(SinkError::Retry(reason)) => {
-                    tracing::warn!(
-                        stage = self.name,
-                        reason,
-                        "cannot take partitions yet, will try again"
-                    );
-                }
-                Err(error) => return Err(error.into()),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = source.interrupted() => return Err(Stop::Interrupted),
-            }
-            pause = (pause * 2).min(ASSIGN_PAUSE.1);
+    /// Waits for the write under way.
+    pub(super) async fn finish(&mut self, source: &mut impl Source) -> Result<(), Stop> {
+        if !self.writer.is_writing() {
+            return Ok(());
+        }
+        let done = tokio::select! {
+            biased;
+            done = self.writer.done() => done?,
+            () = interrupted_for_long(source) => return Err(Stop::Interrupted),
         };
-        self.gave_up = false;
-        for (at, note) in &partitions {
-            self.stage.assigned(*at, note.as_deref());
-        }
-        for resume in &resumes {
-            let next_offset = match resume.start {
-                Start::At(offset) => Some(offset),
-                Start::Beginning | Start::Committed => None,
-            };
-            self.held.insert(resume.at, Held::new(resume.held_origin, next_offset));
-        }
-        tracing::info!(stage = self.name, partitions = places.len(), "partitions taken");
-        Ok(resumes)
+        self.commit(done, source);
+        Ok(())
     }
 
-    /// Drains, commits, then lets go.
-    async fn revoke(
-        &mut self,
-        partitions: &[TopicPartition],
-        source: &mut impl Source,
-    ) -> Result<Released, Stop> {
-        match self.flush(source).await {
-            Ok(()) => {}
-            Err(Stop::Interrupted) => self.give_up(),
-            Err(fatal) => return Err(fatal),
-        }
-        for at in partitions {
-            self.held.remove(at);
-            self.waiting.remove(*at);
-            self.stage.revoked(*at);
-        }
-        self.sink.revoke(partitions).await;
-        tracing::info!(stage = self.name, partitions = partitions.len(), "partitions released");
-        Ok(if self.gave_up { Released::GaveUp } else { Released::Drained })
+    /// Writes everything that was taken.
+    pub(super) async fn drain(&mut self, source: &mut impl Source) -> Result<(), Stop> {
+        self.flush(source).await?;
+        self.finish(source).await
     }
 
-    /// Forgets everything gathered and every partition; the source assigns again what stays ours.
-    fn give_up(&mut self) {
-        self.gave_up = true;
-        self.batcher = Batcher::default();
-        self.deadline = None;
-        self.waiting.clear();
-        for (at, _) in self.held.drain() {
-            self.stage.revoked(at);
-        }
+    /// Consumes the proof: committing anything else does not compile.
+    fn commit(&mut self, Done { durable, checkpoints, seconds }: Done, source: &mut impl Source) {
+        self.meters.flush_seconds.record(seconds);
+        debug_assert!(
+            durable.spans().iter().map(|span| span.at).eq(checkpoints.iter().map(|c| c.0))
+        );
+        source.commit(checkpoints);
     }
 }
 

@@ -64,6 +64,13 @@ pub trait Sink<O>: Send {
         spans: &mut [Span],
     ) -> impl Future<Output = Result<(), SinkError>> + Send;
 
+    /// Up to where `at` may be committed when all before `offset` was written: not beyond what
+    /// the sink holds in memory only.
+    fn committable(&self, at: TopicPartition, offset: i64) -> i64 {
+        let _ = at;
+        offset
+    }
+
     /// Takes rows out of an output before it is written again.
     fn remove_rows(&self, out: &mut O, rows: &[usize]);
 
@@ -112,7 +119,7 @@ pub async fn flush<O, S: Sink<O>, Q: QuarantineSink>(
     name: &'static str,
     sink: &mut S,
     quarantine: &mut Q,
-    mut batch: Batch<O>,
+    batch: &mut Batch<O>,
 ) -> Result<Durable, SinkError> {
     if !batch.rejected.is_empty() {
         quarantine_all(name, quarantine, &batch.rejected).await?;

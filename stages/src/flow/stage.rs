@@ -132,7 +132,7 @@ impl From<Reject> for Refusal {
 }
 
 /// What a stage makes, gathered until it is written.
-pub trait Output: Default + Send + Sync {
+pub trait Output: Default + Send + Sync + 'static {
     /// Number of rows or messages.
     fn len(&self) -> usize;
     /// Whether there is none.
@@ -141,6 +141,10 @@ pub trait Output: Default + Send + Sync {
     }
     /// Memory it takes, roughly.
     fn byte_len(&self) -> usize;
+    /// Empties it for the next batch; memory worth keeping is kept.
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Up to where a partition may be committed, and what to remember with it.

@@ -45,6 +45,8 @@ pub struct CopyBuffers {
     originals: Vec<u8>,
     /// Versions of the rules that judged the records, by partition.
     rules: Vec<(TopicPartition, String)>,
+    /// The one last noted: nearly every record has those of the one before.
+    last_rules: usize,
 }
 
 impl TableBuffer {
@@ -111,9 +113,13 @@ impl CopyBuffers {
     pub(super) fn note_rules(&mut self, at: TopicPartition, rules: &str) {
         let known =
             |(place, text): &(TopicPartition, String)| *place == at && text.as_str() == rules;
-        if !self.rules.iter().any(known) {
-            self.rules.push((at, rules.to_owned()));
+        if self.rules.get(self.last_rules).is_some_and(known) {
+            return;
         }
+        self.last_rules = self.rules.iter().position(known).unwrap_or_else(|| {
+            self.rules.push((at, rules.to_owned()));
+            self.rules.len() - 1
+        });
     }
 
     /// Versions of the rules that judged the records of `at`.
@@ -184,5 +190,15 @@ impl Output for CopyBuffers {
             buffer.tuples.len() + buffer.rows.len() * std::mem::size_of::<Row>()
         };
         self.originals.len() + self.tables.iter().map(rows).sum::<usize>()
+    }
+
+    fn clear(&mut self) {
+        for buffer in &mut self.tables {
+            buffer.tuples.clear();
+            buffer.rows.clear();
+        }
+        self.originals.clear();
+        self.rules.clear();
+        self.last_rules = 0;
     }
 }

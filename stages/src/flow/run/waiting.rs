@@ -21,7 +21,7 @@ type Answer = (u32, Result<Option<String>, String>);
 type Asking = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What waits, and the question under way.
-pub(super) struct Waiting {
+pub(in crate::flow) struct Waiting {
     stage: &'static str,
     partitions: BTreeMap<TopicPartition, (Kind, u32)>,
     asking: Option<Asking>,
@@ -57,12 +57,12 @@ impl Waiting {
         self.show();
     }
 
-    pub(super) fn remove(&mut self, at: TopicPartition) {
+    pub(in crate::flow) fn remove(&mut self, at: TopicPartition) {
         self.partitions.remove(&at);
         self.show();
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(in crate::flow) fn clear(&mut self) {
         self.partitions.clear();
         self.show();
     }
@@ -145,7 +145,7 @@ where
         source: &mut impl Source,
     ) -> Result<(), Stop> {
         // Before the stage forgets the partition: its checkpoint speaks of what is durable.
-        self.flush(source).await?;
+        self.drain(source).await?;
         self.held.remove(&at);
         self.stage.revoked(at);
         self.waiting.add(at, kind, id);

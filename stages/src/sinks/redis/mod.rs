@@ -80,12 +80,12 @@ pub struct RedisSink<E> {
 
 impl<E: LogEnds> RedisSink<E> {
     /// A sink that connects when it is first used; an error if the address cannot be read.
-    pub fn new(settings: RedisSettings, folds: Folds, ends: E) -> Result<RedisSink<E>, String> {
+    pub fn new(settings: RedisSettings, ends: E) -> Result<RedisSink<E>, String> {
         Ok(RedisSink {
             server: Server::new(&settings.url, &settings.pipeline, settings.answer)?,
             topics: settings.topics,
             ends,
-            folds,
+            folds: Folds::default(),
             last: LastValues::default(),
             copies: Vec::new(),
             pending: Vec::new(),
@@ -201,6 +201,11 @@ impl<E: LogEnds> Sink<LastValues> for RedisSink<E> {
             }
         }
         if self.folded.is_empty() { Ok(()) } else { self.show().await }
+    }
+
+    /// Values that are folded but not yet in Redis would be lost with this process.
+    fn committable(&self, at: TopicPartition, offset: i64) -> i64 {
+        self.folds.committable(at, offset)
     }
 
     /// Redis refuses no value for its content.

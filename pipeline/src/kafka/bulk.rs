@@ -1,0 +1,120 @@
+//! A producer for many messages: what was sent is delivered, or the producer is broken for good.
+//!
+//! A report for each delivered message costs as much as sending it. Here librdkafka reports
+//! failures only, and a flush that ends without one says that all messages were delivered.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::ClientContext;
+use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+
+use super::producer::{QUEUE_FULL_PAUSE, is_no_news};
+
+/// Longest a thread waits in one flush, also when nobody wants its end any more.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// The first failure; nothing after it counts.
+#[derive(Default)]
+struct Failures(OnceLock<String>);
+
+impl ClientContext for Failures {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        if !is_no_news(message) {
+            DefaultClientContext.log(level, fac, message);
+        }
+    }
+}
+
+impl ProducerContext for Failures {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            use rdkafka::Message;
+            metrics::counter!("tapeline_producer_failures_total").increment(1);
+            let place = format!("{} [{}]", message.topic(), message.partition());
+            self.0.get_or_init(|| format!("{place}: {error}"));
+        }
+    }
+}
+
+/// A producer of one owner; clones share its fate.
+#[derive(Clone)]
+pub struct Bulk(Arc<ThreadedProducer<Failures>>);
+
+impl Bulk {
+    /// Connects lazily. `config` is one of [`super::KafkaSettings`]' for bulk.
+    pub fn new(config: &ClientConfig) -> Result<Bulk> {
+        let producer = config.create_with_context(Failures::default());
+        Ok(Bulk(Arc::new(producer.context("kafka producer")?)))
+    }
+
+    /// Says what was not delivered so far, without waiting for the rest.
+    pub fn check(&self) -> Result<(), String> {
+        self.0.context().0.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// Hands a message over; waits while the queue is full.
+    pub async fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &[u8],
+        value: Option<&[u8]>,
+        headers: Option<OwnedHeaders>,
+    ) -> Result<(), String> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(key);
+        record.partition = partition;
+        record.payload = value;
+        record.headers = headers;
+        loop {
+            match self.0.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    metrics::counter!("tapeline_producer_queue_full_total").increment(1);
+                    record = back;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                    self.check()?;
+                }
+                Err((error, _)) => return Err(format!("{topic}: {error}")),
+            }
+        }
+    }
+
+    /// Sends what lingers, and waits until every message was delivered, or says why one was not.
+    pub async fn delivered(&self) -> Result<(), String> {
+        if self.0.in_flight_count() > 0 {
+            loop {
+                let producer = Arc::clone(&self.0);
+                let flush = tokio::task::spawn_blocking(move || flush(&producer));
+                if flush.await.map_err(|error| error.to_string())?? {
+                    break;
+                }
+            }
+        }
+        self.check()
+    }
+}
+
+/// Whether no message is under way any more, those whose failure is still to be reported included.
+///
+/// The wrapper's own flush asks without waiting, which ends before librdkafka's threads see that
+/// they are asked: a long linger would still be waited for.
+fn flush(producer: &ThreadedProducer<Failures>) -> Result<bool, String> {
+    let client = producer.client().native_ptr();
+    // SAFETY: the producer is borrowed, so its handle lives; reports of failures are served by
+    // the producer's own thread.
+    let answer = unsafe { rd_kafka_flush(client, FLUSH.as_millis() as i32) };
+    match answer {
+        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(true),
+        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT => Ok(false),
+        error => Err(format!("flush: {}", RDKafkaErrorCode::from(error))),
+    }
+}
