@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use redis::aio::MultiplexedConnection;
 use tapeline_schemas::{Flags, Kind, headers};
-use tapeline_stages::cache::{Cache, Folds, LastValues};
+use tapeline_stages::cache::{Cache, LastValues};
 use tapeline_stages::flow::{Contract, In, Marker, Outcome, Record, Refusal, Stage as _, Topic};
 use tapeline_stages::sinks::redis::shown;
 
@@ -54,7 +54,7 @@ pub(super) async fn read(auditor: &Auditor) -> Result<Option<Cached>> {
         check: Check::new("redis"),
         values: HashMap::new(),
         topic_ids,
-        stage: Cache::new(Folds::default()),
+        stage: Cache::new(),
         first: HashMap::new(),
     };
     let reading = async {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan};
 use super::{Request, Target, shadow};
-use crate::kafka::{AssignFrom, Fixed, Membership, MessageSink, Producer, Progress};
+use crate::kafka::{AssignFrom, Bulk, Fixed, Membership, MessageSink, Progress};
 use crate::wiring::{Context, candles, host_as, store_limits, validate_limits, validate_settings};
 
 /// One step.
@@ -198,7 +198,7 @@ impl Work<'_> {
     fn messages(&self) -> Result<MessageSink> {
         Ok(MessageSink::new(
             "replay",
-            Producer::new(&self.own.config.kafka)?,
+            Bulk::new(&self.own.config.kafka.bulk_producer())?,
             self.own.prefix(),
             self.own.schema_ids.clone(),
             AssignFrom::Committed,
