@@ -14,6 +14,9 @@ use crate::produce::BulkProducer;
 /// Records of a partition between two whose rows are looked for.
 const PROBE_EVERY: i64 = 2_000;
 
+/// Rows of a partition that one question asks for.
+const AHEAD: usize = 4;
+
 /// A trade whose row tells that the records up to it are stored.
 #[derive(Debug, Clone)]
 struct Probe {
@@ -184,40 +187,36 @@ impl Progress {
         Ok(Progress { database: site.database().await?, visible: vec![0; probes.len()], probes })
     }
 
-    /// Records up to the newest row found in each partition, and whether that is all of them.
+    /// Records up to the newest row found in each partition, and whether that is all of them. One
+    /// question: a look that asked on while rows keep coming would not end before they do.
     pub(crate) async fn look(&mut self) -> Result<(i64, bool)> {
-        loop {
-            let heads: Vec<(usize, &Probe)> =
-                self.probes.iter().enumerate().filter_map(|(p, q)| Some((p, q.front()?))).collect();
-            if heads.is_empty() {
-                break;
-            }
-            let column = |of: fn(&Probe) -> String| heads.iter().map(|(_, p)| of(p)).collect();
-            let (symbols, ids): (Vec<String>, Vec<String>) =
-                (column(|p| p.symbol.clone()), column(|p| p.trade_id.clone()));
-            let times: Vec<i64> = heads.iter().map(|(_, probe)| probe.time.0).collect();
-            let found: Vec<bool> = sqlx::query_scalar(
-                "select exists (select from market_data_trades t where t.exchange = 'LOADTEST' \
-                 and t.symbol = p.symbol and t.trade_id = p.trade_id \
-                 and t.time = timestamptz 'epoch' + p.micros * interval '1 microsecond') \
-                 from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality \
-                 as p(symbol, trade_id, micros, number) order by number",
-            )
-            .bind(symbols)
-            .bind(ids)
-            .bind(times)
-            .fetch_all(&mut self.database)
-            .await?;
-            let partitions: Vec<usize> = heads.iter().map(|(partition, _)| *partition).collect();
-            let mut moved = false;
-            for (partition, found) in partitions.into_iter().zip(found) {
-                if found && let Some(probe) = self.probes[partition].pop_front() {
-                    self.visible[partition] = probe.through;
-                    moved = true;
-                }
-            }
-            if !moved {
-                break;
+        let next: Vec<(usize, &Probe)> = self
+            .probes
+            .iter()
+            .enumerate()
+            .flat_map(|(partition, queue)| queue.iter().take(AHEAD).map(move |p| (partition, p)))
+            .collect();
+        let symbols: Vec<&str> = next.iter().map(|(_, probe)| probe.symbol.as_str()).collect();
+        let ids: Vec<&str> = next.iter().map(|(_, probe)| probe.trade_id.as_str()).collect();
+        let times: Vec<i64> = next.iter().map(|(_, probe)| probe.time.0).collect();
+        let found: Vec<bool> = sqlx::query_scalar(
+            "select exists (select from market_data_trades t where t.exchange = 'LOADTEST' \
+             and t.symbol = p.symbol and t.trade_id = p.trade_id \
+             and t.time = timestamptz 'epoch' + p.micros * interval '1 microsecond') \
+             from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality \
+             as p(symbol, trade_id, micros, number) order by number",
+        )
+        .bind(symbols)
+        .bind(ids)
+        .bind(times)
+        .fetch_all(&mut self.database)
+        .await?;
+        let found: Vec<usize> =
+            next.iter().zip(found).filter(|(_, found)| *found).map(|((p, _), _)| *p).collect();
+        // Rows of a partition come in its order: what is found are the next ones.
+        for partition in found {
+            if let Some(probe) = self.probes[partition].pop_front() {
+                self.visible[partition] = probe.through;
             }
         }
         let done = self.probes.iter().all(VecDeque::is_empty);
