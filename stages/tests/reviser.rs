@@ -198,6 +198,29 @@ async fn a_stored_candle_gets_its_next_revision_only_if_it_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_window_whose_trades_are_in_the_archive_stays_as_it_is_until_they_are_restored_invariant_7() {
+    let db = Database::new().await;
+    db.trade(10, 1, "null", "5", "2").await;
+    db.fence("md.trade", 10).await;
+    let late = dirty("1m", 0..1, "md.trade", 1);
+    assert_eq!(db.reviser().revise(&late).await.expect("stored"), 1);
+    let before = db.candles().await;
+    db.run(
+        "with gone as (delete from market_data_trades returning time)
+         insert into tapeline_removals (pipeline, table_name, day, rows, reason)
+         select 'main', 'market_data_trades', (time at time zone 'UTC')::date, 1, 'lifecycle' from gone",
+    )
+    .await;
+    db.trade(20, 2, "null", "4", "1").await;
+    assert_eq!(db.reviser().revise(&late).await.expect("left alone"), 0);
+    assert_eq!(db.candles().await, before);
+    db.trade(10, 1, "null", "5", "2").await;
+    db.run("insert into tapeline_restores select table_name, day, rows from tapeline_removals").await;
+    assert_eq!(db.reviser().revise(&late).await.expect("computed again"), 1);
+    assert_eq!(db.candles().await, ["1m 0 5 5 4 4 3 14 2 t 2"]);
+}
+
+#[tokio::test]
 async fn a_filled_hole_makes_its_candles_final_once_the_store_knows_it() {
     let db = Database::new().await;
     for (seconds, id) in [(10, 1), (70, 2), (190, 3), (250, 4)] {

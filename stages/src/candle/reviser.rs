@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use sqlx::{Connection, PgConnection, PgPool};
-use tapeline_schemas::{Kind, encode};
+use tapeline_schemas::{Kind, Timeframe, encode};
 
 use super::dirty::Dirty;
 use super::fold::{Bar, Version};
@@ -19,6 +19,7 @@ use crate::flow::{
     TopicPartition,
 };
 use crate::messages::symbol_key;
+use crate::store::Table;
 
 /// The version under which `computed` is to be written; `None` where the stored candle says it
 /// already. `whole`: no hole is open over the window and every part of it is final.
@@ -135,6 +136,20 @@ pub async fn revise_window(
     written
 }
 
+/// Whether lifecycle has taken, and nobody restored, what the window is computed from. What came
+/// after that is not all of it (invariant 7).
+async fn is_removed(work: &mut PgConnection, window: &WindowOf<'_>) -> Result<bool, ReviseError> {
+    let table = match window.frame {
+        Timeframe::M1 => Table::Trades,
+        _ => Table::Ohlcv,
+    };
+    let day = Timeframe::D1.start(window.start).0 / Timeframe::D1.micros();
+    let sql = "select exists (select from tapeline_removals where table_name = $1 and reason = 'lifecycle'
+            and day = date '1970-01-01' + $2::int)
+        and not exists (select from tapeline_restores where table_name = $1 and day = date '1970-01-01' + $2::int)";
+    Ok(sqlx::query_scalar(sql).bind(table.name()).bind(day).fetch_one(work).await?)
+}
+
 async fn revise_locked(
     work: &mut PgConnection,
     pipeline: &str,
@@ -145,6 +160,11 @@ async fn revise_locked(
         .bind(format!("tapeline candle {}:{}", window.exchange, window.symbol))
         .execute(&mut *work)
         .await?;
+    if is_removed(work, window).await? {
+        let (exchange, symbol, start) = (window.exchange, window.symbol, window.start);
+        tracing::warn!(exchange, symbol, %start, "its rows are in the archive: the candle stays as it is");
+        return Ok(false);
+    }
     let Some((bar, all_final)) = recompute(work, window).await? else {
         return Ok(false);
     };
