@@ -198,7 +198,8 @@ async fn a_stored_candle_gets_its_next_revision_only_if_it_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_window_whose_trades_are_in_the_archive_stays_as_it_is_until_they_are_restored_invariant_7() {
+async fn a_window_whose_trades_are_in_the_archive_stays_as_it_is_until_they_are_restored_invariant_7()
+ {
     let db = Database::new().await;
     db.trade(10, 1, "null", "5", "2").await;
     db.fence("md.trade", 10).await;
@@ -215,7 +216,8 @@ async fn a_window_whose_trades_are_in_the_archive_stays_as_it_is_until_they_are_
     assert_eq!(db.reviser().revise(&late).await.expect("left alone"), 0);
     assert_eq!(db.candles().await, before);
     db.trade(10, 1, "null", "5", "2").await;
-    db.run("insert into tapeline_restores select table_name, day, rows from tapeline_removals").await;
+    db.run("insert into tapeline_restores select table_name, day, rows from tapeline_removals")
+        .await;
     assert_eq!(db.reviser().revise(&late).await.expect("computed again"), 1);
     assert_eq!(db.candles().await, ["1m 0 5 5 4 4 3 14 2 t 2"]);
 }
