@@ -207,7 +207,7 @@ fn count_checked(counts: &mut Counts, flags: Flags) {
 }
 
 async fn from_database(database: &mut PgConnection, report: &mut Report) -> Result<()> {
-    for kind in Kind::raw() {
+    for kind in crate::venue::CHANNELS {
         let Some(table) = kind.spec().table else { continue };
         let of = if kind == Kind::VenueCandle { "where source = 'venue'" } else { "" };
         let sql = format!("select exchange, count(*) from {table} {of} group by exchange");
