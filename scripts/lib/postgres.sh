@@ -117,6 +117,8 @@ do \$\$ begin
         create role tapeline login createdb password 'tapeline';
     end if;
 end \$\$;
+-- an autovacuum worker belongs to no role, and without this \`drop database … with (force)\` is refused beside one
+grant pg_signal_backend to tapeline;
 select 'create database $PG_TEMPLATE'
     where not exists (select from pg_database where datname = '$PG_TEMPLATE') \gexec
 END
