@@ -44,7 +44,7 @@ grant select on _sqlx_migrations to tapeline_store, tapeline_candles;
 grant select, insert, update on tapeline_fence to tapeline_store;
 grant select, insert on tapeline_ledger to tapeline_store;
 
-grant select on market_data_trades, market_data_gaps, tapeline_fence to tapeline_candles;
+grant select on market_data_trades, market_data_gaps, tapeline_fence, tapeline_ledger to tapeline_candles;
 grant select, insert, update on market_data_ohlcv to tapeline_candles;
 grant select, insert, update on tapeline_additions to tapeline_candles;
 grant select on tapeline_removals, tapeline_restores to tapeline_candles;

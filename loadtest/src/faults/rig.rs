@@ -13,7 +13,7 @@ use tapeline::migrate;
 use tapeline::wiring::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Feed, Mix, Sent};
+use super::feed::{Feed, Mix};
 use super::process::Process;
 use super::site::Site;
 use super::verdict::{Verdict, judge};
@@ -225,29 +225,28 @@ impl Rig {
         running: &mut [&mut Process],
         limit: Duration,
     ) -> Result<(Verdict, Duration)> {
-        let began = Instant::now();
-        let sent = feed.finish().await?;
-        self.settled(&sent, running, limit, began).await
+        let all_run = || running.iter_mut().try_for_each(|process| process.still_runs());
+        self.settle_keeping(feed, all_run, limit).await
     }
 
-    async fn settled(
+    /// The same where `keep` looks after the processes between two looks.
+    pub(crate) async fn settle_keeping(
         &self,
-        sent: &Sent,
-        running: &mut [&mut Process],
+        feed: &mut Feed,
+        mut keep: impl FnMut() -> Result<()>,
         limit: Duration,
-        began: Instant,
     ) -> Result<(Verdict, Duration)> {
+        let began = Instant::now();
+        let sent = feed.finish().await?;
         loop {
-            let mut verdict = judge(self, sent).await?;
+            let mut verdict = judge(self, &sent).await?;
             if verdict.is_clean() {
                 verdict.wrong.extend(self.audit().await?);
             }
             if verdict.is_clean() || began.elapsed() > limit {
                 return Ok((verdict, began.elapsed()));
             }
-            for process in running.iter_mut() {
-                process.still_runs()?;
-            }
+            keep()?;
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -291,6 +290,9 @@ fn differences(config: &Config) -> Result<serde_json::Value> {
                 keys.retain(|key, value| usual.get(name).and_then(|s| s.get(key)) != Some(value));
             }
         }
+    }
+    if let Some(sections) = changed.as_object_mut() {
+        sections.retain(|_, section| section.as_object().is_none_or(|keys| !keys.is_empty()));
     }
     Ok(changed)
 }

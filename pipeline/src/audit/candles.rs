@@ -23,6 +23,7 @@ pub(super) async fn judge(
 ) -> Result<Check> {
     let mut check = Check::new("candles");
     let removed = removed_days(database).await?;
+    let losses = losses(database).await?;
     for day in days(database, cut).await? {
         let trades_removed = removed.contains(&day);
         let judged = |judged: Judged<'_>| {
@@ -31,6 +32,12 @@ pub(super) async fn judge(
             let Some(wrong) = judged.wrong else { return };
             if unsettled.covers(&window) {
                 check.count("on_their_way", 1);
+                return;
+            }
+            // The candle stage may have taken what the store accepted as lost.
+            let (start, end) = (window.start.0, window.frame.end(window.start).0);
+            if losses.iter().any(|&(from, to)| from <= end && start <= to) {
+                check.count("accepted_as_lost", 1);
                 return;
             }
             check.wrong(|| {
@@ -69,4 +76,20 @@ async fn removed_days(database: &mut PgConnection) -> Result<BTreeSet<i64>> {
                where table_name = 'market_data_trades'";
     let rows = sqlx::query(sql).fetch_all(database).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Event times around trades that were accepted as lost: from what a partition had stored before
+/// to what its next batch brought.
+async fn losses(database: &mut PgConnection) -> Result<Vec<(i64, i64)>> {
+    let sql = "
+        with batches as (
+            select lost, max_event_time as until,
+                max(max_event_time) over (partition by pipeline, topic, partition
+                    order by first_offset rows between unbounded preceding and 1 preceding) as since
+            from tapeline_ledger where topic ~ '(^|[^a-z_])trade$')
+        select coalesce((extract(epoch from since) * 1000000)::bigint, $1),
+            coalesce((extract(epoch from until) * 1000000)::bigint, $2)
+        from batches where lost > 0";
+    let rows = sqlx::query(sql).bind(i64::MIN).bind(i64::MAX).fetch_all(database).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::{Result, bail};
 use sqlx::{PgConnection, Row};
 use tapeline_schemas::{Candle, Kind, Micros, Record as _, Timeframe, Trade};
-use tapeline_stages::candle::{Dirty, WindowOf};
+use tapeline_stages::candle::{Dirty, Lost, WindowOf};
 use tapeline_stages::decode::Decoders;
 use tapeline_stages::flow::{Record, Refusal};
 
@@ -20,6 +20,8 @@ const MOST_WINDOWS: usize = 2_000_000;
 pub(super) struct Unsettled {
     windows: HashMap<String, BTreeSet<(i64, i64, Timeframe)>>,
     number: usize,
+    /// The reviser has still to find out which windows a loss belongs to.
+    any_lost: bool,
     decoders: Decoders,
 }
 
@@ -77,13 +79,18 @@ impl Unsettled {
 
     /// Takes a dirty record that the reviser has not committed.
     pub(super) fn take_dirty(&mut self, record: &Record<'_>) -> Result<()> {
-        let Some(Ok(dirty)) = record.value.map(Dirty::read) else { return Ok(()) };
+        let Some(value) = record.value else { return Ok(()) };
+        self.any_lost |= Lost::read(value).is_some();
+        let Ok(dirty) = Dirty::read(value) else { return Ok(()) };
         let Ok(frame) = dirty.frame() else { return Ok(()) };
         self.add((&dirty.exchange, &dirty.symbol), frame, (dirty.from, dirty.to))
     }
 
     /// Whether a window is on its way. An unsettled minute unsettles every window around it.
     pub(super) fn covers(&self, window: &WindowOf<'_>) -> bool {
+        if self.any_lost {
+            return true;
+        }
         let key = format!("{}:{}", window.exchange, window.symbol);
         let (start, end) = (window.start.0, window.frame.end(window.start).0);
         self.windows.get(&key).is_some_and(|windows| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tapeline::audit::{self, Scope};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Trade};
 
@@ -250,4 +251,63 @@ async fn a_recording_of_2021_gives_with_two_venues_in_one_partition_what_each_al
     );
     assert!(both.len() > 100, "{} candles", both.len());
     assert_eq!(both, [binance, kraken].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_over_an_accepted_loss_are_computed_from_the_store_or_stay_incomplete_invariant_7()
+{
+    let mut pipeline = Pipeline::new("candles_lost").await;
+    let trades = market(&mut Seeded(11), &VENUES, &SYMBOLS, 15);
+    let parts: Vec<_> = trades.chunks(trades.len() / 5).collect();
+    let [before, untaken, after, unjudged, last] = parts[..] else { panic!("five parts") };
+    let (validate, store) = (pipeline.start(StageName::Validate), pipeline.start(StageName::Store));
+    let candles = pipeline.start(StageName::Candles);
+    let stored = |rows: usize| format!("select count(*) - {rows} from market_data_trades");
+    look::publish(&pipeline, before).await;
+    let minutes = "select count(*) - 6 from (select 1 from market_data_ohlcv limit 6) c";
+    wait(&pipeline, "it is at work", minutes).await;
+    candles.stop().await;
+    look::publish(&pipeline, untaken).await;
+    wait(&pipeline, "the store has them", &stored(before.len() + untaken.len())).await;
+    let checked = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
+    look::retain(&pipeline, &checked, 0).await;
+    pipeline.context.accept_loss = true;
+    let candles = pipeline.start(StageName::Candles);
+    look::publish(&pipeline, after).await;
+    let end_of = |trades: &[Trade<'_>]| trades.last().map_or(0, |trade| trade.venue_time.0);
+    complete(&pipeline, &VENUES, end_of(after) - 2 * MINUTE).await;
+    let released = format!(
+        "select count(*) from ({DIFFERENT} and t.timeframe = '1m' and t.start < to_timestamp({})) as different",
+        end_of(after) / 1_000_000 - 180
+    );
+    wait(&pipeline, "what the store has is in the candles", &released).await;
+
+    validate.stop().await;
+    let taken = before.len() + untaken.len() + after.len();
+    wait(&pipeline, "all is stored", &stored(taken)).await;
+    look::publish(&pipeline, unjudged).await;
+    look::retain(&pipeline, &look::raw_topic(&pipeline, Kind::Trade), 0).await;
+    let validate = pipeline.start(StageName::Validate);
+    look::publish(&pipeline, last).await;
+    wait(&pipeline, "the rest is stored", &stored(taken + last.len())).await;
+    complete(&pipeline, &VENUES, DAY + 24 * 60 * MINUTE).await;
+    all_right(&pipeline, "every candle of what is stored").await;
+    // Only around what nobody has is a minute incomplete.
+    let gone =
+        (end_of(after) / 1_000_000, unjudged.last().map_or(0, |t| t.venue_time.0) / 1_000_000);
+    let incomplete = "select count(*) from market_data_ohlcv where timeframe = '1m' and not final";
+    assert!(pipeline.count(incomplete).await > 0, "minutes over the loss say so");
+    let far = format!(
+        "{incomplete} and (time < to_timestamp({}) or time > to_timestamp({}))",
+        gone.0 - 120,
+        gone.1 + 120
+    );
+    wait(&pipeline, "the others are final", &far).await;
+    let report =
+        audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out");
+    assert!(report.ok, "{report:?}");
+    for stage in [validate, store, candles] {
+        stage.stop().await;
+    }
+    pipeline.finish().await;
 }

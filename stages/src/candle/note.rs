@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tapeline_schemas::Micros;
 
 use super::holes::Hole;
+use super::loss::Losses;
 
 /// Version of the form; a note of another one is not read.
 const VERSION: u32 = 1;
@@ -15,8 +16,8 @@ const VERSION: u32 = 1;
 pub(super) const NOTE_BYTES: usize = 4_000;
 /// Bytes of a venue's entry besides its name: punctuation and an `i64`.
 const VENUE_BYTES: usize = 27;
-/// Bytes kept free for the numbers and names around the venues.
-const FRAME_BYTES: usize = 200;
+/// Bytes kept free for the numbers and names around the venues, losses included.
+const FRAME_BYTES: usize = 300;
 
 /// What one owner tells the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub(super) struct Note {
     /// The holes; `None` where they found no place: then the commit goes back to the record that
     /// opened the oldest of them.
     pub(super) holes: Option<Vec<NotedHole>>,
+    /// What was lost, as long as a window may lack it.
+    #[serde(default, skip_serializing_if = "Losses::is_empty")]
+    pub(super) losses: Losses,
 }
 
 /// Venue, symbol, start, end and offset of a hole.
@@ -53,9 +57,10 @@ impl Note {
         rest: Option<Micros>,
         venues: Vec<(String, Option<i64>)>,
         holes: Option<Vec<NotedHole>>,
+        losses: Losses,
     ) -> (String, bool) {
         let rest = rest.map(|rest| rest.0);
-        let mut note = Note { version: VERSION, next, origin, rest, venues, holes };
+        let mut note = Note { version: VERSION, next, origin, rest, venues, holes, losses };
         if note.holes.is_some() {
             let text = note.text();
             if text.len() <= NOTE_BYTES {
@@ -109,6 +114,7 @@ pub fn taken_before(committed: i64, note: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::loss::Loss;
     use super::*;
 
     #[test]
@@ -117,7 +123,8 @@ mod tests {
             (0..number).map(|n| (format!("VENUE\"{n}"), Some(1_600_000_000_000_000 + n))).collect()
         };
         let hole = ("KRAKEN".to_owned(), "BTC-CHF".to_owned(), 1, None, 7);
-        let (text, holes_fit) = Note::write(9, 8, None, venues(3), Some(vec![hole.clone()]));
+        let (text, holes_fit) =
+            Note::write(9, 8, None, venues(3), Some(vec![hole.clone()]), Losses::default());
         let note = Note::read(&text).expect("readable");
         assert_eq!(
             (note.holes, note.venues, note.rest),
@@ -125,8 +132,11 @@ mod tests {
         );
         assert!(holes_fit);
 
+        let mut losses = Losses::default();
+        losses.widen(Loss::Own, Micros(i64::MIN));
+        losses.widen(Loss::Everywhere, Micros(i64::MIN));
         let (text, holes_fit) =
-            Note::write(i64::MIN, i64::MIN, None, venues(500), Some(vec![hole]));
+            Note::write(i64::MIN, i64::MIN, None, venues(500), Some(vec![hole]), losses);
         assert!(text.len() <= NOTE_BYTES && !holes_fit);
         let note = Note::read(&text).expect("readable");
         let kept = note.venues.len() as i64;

@@ -7,6 +7,7 @@ use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Timeframe, en
 use super::dirty::Dirty;
 use super::fold::{RANGE, Version};
 use super::holes::CHANNEL;
+use super::loss::{Loss, Lost};
 use super::note::Note;
 use super::tier::{Tier, in_range};
 use super::window::{Closed, Origin, Partition};
@@ -61,11 +62,15 @@ impl<L: Tier> Candles<L> {
     }
 
     fn take(&mut self, input: &In<'_>, seen: bool, out: &mut Messages) -> Result<Outcome, Refusal> {
-        if let Some(outcome) = outcome_without_event(input) {
-            return Ok(outcome);
-        }
         let record = &input.record;
         let partition = self.partitions.entry(record.at).or_default();
+        if let Some(outcome) = outcome_without_event(input) {
+            // Of those that the last owner met its note knows.
+            if outcome == Outcome::Lost && !seen {
+                partition.lose(Loss::Everywhere);
+            }
+            return Ok(outcome);
+        }
         let mut emit = Emit {
             settings: &self.settings,
             partition: record.at.partition,
@@ -84,6 +89,7 @@ impl<L: Tier> Candles<L> {
             return Ok(Outcome::NotStored);
         };
         let origin = Origin { offset: record.offset, append: record.time };
+        partition.comes(&entry.venue, entry.time.plus(self.settings.lateness_micros));
         let venue = partition.venue(&entry.venue);
         let (time, opens) = (entry.time, entry.opens);
         let added = venue.add(&entry.symbol, L::FRAMES, time, &entry.piece, opens, origin)?;
@@ -178,9 +184,14 @@ fn raise<L: Tier>(
     let longest = L::FRAMES.last().copied().unwrap_or(Timeframe::M1);
     let venue = partition.venue(name);
     let before = venue.watermark;
-    let closed = venue.raise(to, longest);
-    for closed in &closed {
-        emit.candle(name, closed);
+    for mut closed in venue.raise(to, longest) {
+        let start = closed.start();
+        let lacks = partition.lacks(start);
+        closed.is_final &= lacks.is_empty();
+        emit.candle(name, &closed);
+        if lacks.may_be_stored() {
+            emit.dirty(name, &closed.symbol, closed.frame, (start, closed.end), None);
+        }
     }
     let minute = |time| Timeframe::M1.start(time);
     let crossed = before.is_none_or(|before| minute(before) < minute(to));
@@ -194,7 +205,7 @@ fn raise<L: Tier>(
 
 impl Emit<'_> {
     fn candle(&mut self, venue: &str, closed: &Closed) {
-        let start = closed.end.plus(-closed.frame.micros());
+        let start = closed.start();
         let version = Version { is_final: closed.is_final, revision: 0 };
         let candle = closed.bar.to_candle(venue, &closed.symbol, closed.frame, start, version);
         self.out.push(&Message {
@@ -268,6 +279,14 @@ impl<L: Tier> Stage for Candles<L> {
             raise::<L>(partition, &venue, end, &mut Emit { settings, partition: at, offset, out });
         }
         Ok(outcome)
+    }
+
+    fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Messages) {
+        self.partitions.entry(at).or_default().lose(Loss::Own);
+        let timeframes = L::FRAMES.iter().map(|frame| frame.name().to_owned()).collect();
+        let topic = self.settings.topic.clone();
+        let lost = Lost { topic, partition: at.partition, first, last, timeframes };
+        out.push(&lost.to_message(at.partition));
     }
 
     fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {

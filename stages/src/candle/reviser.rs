@@ -10,8 +10,10 @@ use tapeline_schemas::{Kind, Timeframe, encode};
 
 use super::dirty::Dirty;
 use super::fold::{Bar, Version};
+use super::loss::Lost;
 use super::stored::{
-    ReviseError, Stamp, WindowOf, has_hole, is_stored, lock_candle, recompute, windows,
+    ReviseError, Stamp, WindowOf, has_hole, has_passed, is_filled, lock_candle, lost_windows,
+    recompute, windows,
 };
 use crate::failpoint;
 use crate::flow::{
@@ -38,7 +40,14 @@ pub fn revise(stored: Option<&(Bar, Version)>, computed: &Bar, whole: bool) -> O
 
 /// Dirty records of a batch.
 #[derive(Debug, Default)]
-pub struct Dirties(Vec<Dirty>);
+pub struct Dirties(Vec<Task>);
+
+/// What one of them asks for.
+#[derive(Debug, Clone)]
+enum Task {
+    Windows(Dirty),
+    Lost(Lost),
+}
 
 /// Memory a dirty record takes, roughly.
 const DIRTY_BYTES: usize = 256;
@@ -56,15 +65,19 @@ impl Output for Dirties {
 impl Dirties {
     /// The records, without those that a later one of the same windows makes needless: a filled
     /// hole brings one for each of its trades.
-    fn condensed(&self) -> Vec<Dirty> {
+    fn condensed(&self) -> Vec<Task> {
         let mut places: HashMap<Dirty, usize> = HashMap::new();
-        let mut list: Vec<Dirty> = Vec::new();
-        for dirty in &self.0 {
-            let place = *places.entry(Dirty { offset: 0, ..dirty.clone() }).or_insert(list.len());
-            match list.get_mut(place) {
-                Some(known) => known.offset = known.offset.max(dirty.offset),
-                None => list.push(dirty.clone()),
+        let mut list: Vec<Task> = Vec::new();
+        for task in &self.0 {
+            if let Task::Windows(dirty) = task {
+                let next = list.len();
+                let place = *places.entry(Dirty { offset: 0, ..dirty.clone() }).or_insert(next);
+                if let Some(Task::Windows(known)) = list.get_mut(place) {
+                    known.offset = known.offset.max(dirty.offset);
+                    continue;
+                }
             }
+            list.push(task.clone());
         }
         list
     }
@@ -79,7 +92,10 @@ impl Stage for DirtyStage {
 
     fn apply(&mut self, input: &In<'_>, out: &mut Dirties) -> Result<Outcome, Refusal> {
         let value = input.record.value.ok_or_else(|| Reject::new("dirty", "an empty value"))?;
-        out.0.push(Dirty::read(value)?);
+        out.0.push(match Lost::read(value) {
+            Some(lost) => Task::Lost(lost),
+            None => Task::Windows(Dirty::read(value)?),
+        });
         Ok(Outcome::Taken)
     }
 
@@ -103,7 +119,9 @@ impl Reviser {
     pub async fn revise(&self, dirty: &Dirty) -> Result<usize, ReviseError> {
         let frame = dirty.frame().map_err(|reject| ReviseError::Unsound(reject.detail))?;
         let mut conn = self.pool.acquire().await?;
-        is_stored(&mut conn, &self.pipeline, dirty).await?;
+        has_passed(&mut conn, &self.pipeline, (&dirty.topic, dirty.partition), dirty.offset)
+            .await?;
+        is_filled(&mut conn, dirty).await?;
         let mut written = 0;
         for start in windows(&mut conn, dirty, frame).await? {
             let (exchange, symbol) = (&dirty.exchange, &dirty.symbol);
@@ -111,6 +129,32 @@ impl Reviser {
             written += usize::from(revise_window(&mut conn, &self.pipeline, &window).await?);
         }
         Ok(written)
+    }
+
+    /// Computes every window again that a lost record may belong to, of those that the store took.
+    async fn revise_lost(&self, lost: &Lost) -> Result<usize, ReviseError> {
+        let frames = lost.frames().map_err(|reject| ReviseError::Unsound(reject.detail))?;
+        let mut conn = self.pool.acquire().await?;
+        has_passed(&mut conn, &self.pipeline, (&lost.topic, lost.partition), lost.last).await?;
+        let mut written = 0;
+        for frame in frames {
+            for (exchange, symbol, start) in
+                lost_windows(&mut conn, &self.pipeline, lost, frame).await?
+            {
+                let window = WindowOf { exchange: &exchange, symbol: &symbol, frame, start };
+                written += usize::from(revise_window(&mut conn, &self.pipeline, &window).await?);
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Task {
+    fn timeframes(&self) -> String {
+        match self {
+            Task::Windows(dirty) => dirty.timeframe.clone(),
+            Task::Lost(lost) => lost.timeframes.join(","),
+        }
     }
 }
 
@@ -268,10 +312,14 @@ impl Sink<Dirties> for Reviser {
     /// Does what can be done and asks for the rest again: doing it twice is harmless.
     async fn write(&mut self, out: &Dirties, _: &mut [Span]) -> Result<(), SinkError> {
         let mut waits = None;
-        for dirty in out.condensed() {
-            match self.revise(&dirty).await {
+        for task in out.condensed() {
+            let done = match &task {
+                Task::Windows(dirty) => self.revise(dirty).await,
+                Task::Lost(lost) => self.revise_lost(lost).await,
+            };
+            match done {
                 Ok(written) => {
-                    metrics::counter!("tapeline_reviser_candles_total", "timeframe" => dirty.timeframe)
+                    metrics::counter!("tapeline_reviser_candles_total", "timeframe" => task.timeframes())
                         .increment(written as u64);
                 }
                 Err(error @ (ReviseError::NotYet(_) | ReviseError::Database(_))) => {
@@ -280,10 +328,7 @@ impl Sink<Dirties> for Reviser {
                 Err(ReviseError::Unsound(detail)) => {
                     metrics::counter!("tapeline_reviser_failures_total").increment(1);
                     tracing::error!(
-                        exchange = dirty.exchange,
-                        symbol = dirty.symbol,
-                        timeframe = dirty.timeframe,
-                        from = dirty.from,
+                        ?task,
                         detail,
                         "the stored trades do not add up to a candle; it stays as it is"
                     );

@@ -10,6 +10,7 @@ use tapeline_schemas::{Micros, Money, Timeframe, Wide};
 use super::dirty::Dirty;
 use super::fold::{Bar, Place, Version};
 use super::holes::CHANNEL;
+use super::loss::Lost;
 
 /// 2000-01-01T00:00:00Z, from which PostgreSQL counts, in microseconds since the Unix epoch.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -210,25 +211,30 @@ pub(super) async fn has_hole(
     Ok(found)
 }
 
-/// Refuses with [`ReviseError::NotYet`] until everything a dirty record needs is stored.
-pub(super) async fn is_stored(
+/// Refuses with [`ReviseError::NotYet`] until the store has passed an offset.
+pub(super) async fn has_passed(
     conn: &mut PgConnection,
     pipeline: &str,
-    dirty: &Dirty,
+    (topic, partition): (&str, i32),
+    offset: i64,
 ) -> Result<(), ReviseError> {
     let fence: Option<Option<i64>> = sqlx::query_scalar(
         "select next_offset from tapeline_fence where pipeline = $1 and topic = $2 and partition = $3",
     )
     .bind(pipeline)
-    .bind(&dirty.topic)
-    .bind(dirty.partition)
-    .fetch_optional(&mut *conn)
+    .bind(topic)
+    .bind(partition)
+    .fetch_optional(conn)
     .await?;
-    if fence.flatten().is_none_or(|next| next <= dirty.offset) {
-        let Dirty { topic, partition, offset, .. } = dirty;
+    if fence.flatten().is_none_or(|next| next <= offset) {
         let reason = format!("the store has not passed {topic} [{partition}] offset {offset} yet");
         return Err(ReviseError::NotYet(reason));
     }
+    Ok(())
+}
+
+/// The same until the store knows the hole that a dirty record calls filled.
+pub(super) async fn is_filled(conn: &mut PgConnection, dirty: &Dirty) -> Result<(), ReviseError> {
     let Some(from) = dirty.filled_from else { return Ok(()) };
     let filled: bool = sqlx::query_scalar(
         "select exists (select from market_data_gaps where exchange = $1 and symbol = $2 \
@@ -275,4 +281,42 @@ pub(super) async fn windows(
         .fetch_all(conn)
         .await?;
     Ok(starts.into_iter().map(|Stamp(start)| start).collect())
+}
+
+/// The windows that the store's batches over lost offsets put something into.
+pub(super) async fn lost_windows(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    lost: &Lost,
+    frame: Timeframe,
+) -> Result<Vec<(String, String, Micros)>, ReviseError> {
+    // Trades name their origin; of minutes only the time tells, and more windows do no harm.
+    let source = match frame {
+        Timeframe::M1 => {
+            "market_data_trades as source on source.origin_partition = batch.partition \
+             and source.origin between batch.first_origin and batch.last_origin"
+        }
+        _ => {
+            "market_data_ohlcv as source on source.timeframe = '1m' and source.source = 'tapeline'"
+        }
+    };
+    let query = format!(
+        "select distinct exchange, symbol, date_bin($1::text::interval, time, 'epoch') as start \
+         from tapeline_ledger as batch join {source} \
+         and source.time between batch.min_event_time and batch.max_event_time \
+         where batch.pipeline = $2 and batch.topic = $3 and batch.partition = $4 \
+         and batch.last_offset >= $5 and batch.first_offset <= $6 order by start, exchange, symbol"
+    );
+    let rows = sqlx::query(&query)
+        .bind(format!("{} microseconds", frame.micros()))
+        .bind(pipeline)
+        .bind(&lost.topic)
+        .bind(lost.partition)
+        .bind(lost.first)
+        .bind(lost.last)
+        .fetch_all(conn)
+        .await?;
+    let window =
+        |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<Stamp, _>(2)?.0));
+    rows.iter().map(window).collect()
 }

@@ -7,6 +7,7 @@ use tapeline_schemas::{Micros, Timeframe};
 
 use super::fold::Bar;
 use super::holes::{Hole, Holes};
+use super::loss::{Loss, Losses};
 use super::note::{Note, noted};
 use super::tier::Content;
 use crate::flow::{Checkpoint, Reject};
@@ -42,6 +43,8 @@ pub(super) struct Venue<C> {
     pub(super) watermark: Option<Micros>,
     /// It found no place in the note of the last owner: its true watermark is not known.
     pub(super) unsure: bool,
+    /// Records were lost, and none of it has come since.
+    after_loss: bool,
     /// Earliest end among its open windows: most events close nothing and look no further.
     due: Option<Micros>,
     symbols: BTreeMap<String, Symbol<C>>,
@@ -56,6 +59,13 @@ pub(super) struct Closed {
     pub(super) bar: Bar,
     /// Every piece is final and no hole overlaps the window.
     pub(super) is_final: bool,
+}
+
+impl Closed {
+    /// When it began.
+    pub(super) fn start(&self) -> Micros {
+        self.end.plus(-self.frame.micros())
+    }
 }
 
 /// What became of a piece in the windows of one timeframe each.
@@ -76,7 +86,7 @@ pub(super) struct Origin {
 
 impl<C: Content> Venue<C> {
     fn new(watermark: Option<Micros>, unsure: bool) -> Venue<C> {
-        Venue { watermark, unsure, due: None, symbols: BTreeMap::new() }
+        Venue { watermark, unsure, after_loss: false, due: None, symbols: BTreeMap::new() }
     }
 
     fn is_released(&self, end: Micros) -> bool {
@@ -164,6 +174,12 @@ impl<C: Content> Venue<C> {
         &mut self.symbols.entry(symbol.to_owned()).or_default().holes
     }
 
+    /// The newest moment that its windows are about.
+    fn newest(&self) -> Option<Micros> {
+        let ends = self.symbols.values().filter_map(|symbol| symbol.windows.keys().next_back());
+        ends.map(|(end, _)| *end).max().max(self.watermark)
+    }
+
     /// Newest end among the windows whose first record was appended before `since`.
     fn overdue(&self, since: Micros) -> Option<Micros> {
         let windows = self.symbols.values().flat_map(|symbol| &symbol.windows);
@@ -201,6 +217,8 @@ pub(super) struct Partition<C> {
     pub(super) holes_noted: bool,
     /// Minute of the broker's time of the last record.
     append_minute: Option<Micros>,
+    /// What was lost, where something was.
+    losses: Losses,
     venues: HashMap<String, Venue<C>>,
 }
 
@@ -212,6 +230,7 @@ impl<C> Default for Partition<C> {
             rest: None,
             holes_noted: false,
             append_minute: None,
+            losses: Losses::default(),
             venues: HashMap::new(),
         }
     }
@@ -225,10 +244,15 @@ impl<C: Content> Partition<C> {
             origin: note.origin,
             rest: note.rest.map(Micros),
             holes_noted: note.holes.is_some(),
+            losses: note.losses,
             ..Partition::default()
         };
         for (name, watermark) in note.venues {
             partition.venues.insert(name, Venue::new(watermark.map(Micros), false));
+        }
+        if !partition.losses.is_empty() {
+            // Which venues have come since is not noted: more work, never another result.
+            partition.venues.values_mut().for_each(|venue| venue.after_loss = true);
         }
         for (venue, symbol, from, to, offset) in note.holes.unwrap_or_default() {
             let hole = Hole { from: Micros(from), to: to.map(Micros), offset };
@@ -240,7 +264,30 @@ impl<C: Content> Partition<C> {
     /// The venue, which begins where the note's forgotten ones may have been.
     pub(super) fn venue(&mut self, name: &str) -> &mut Venue<C> {
         let rest = self.rest;
-        self.venues.entry_ref(name).or_insert_with(|| Venue::new(rest, rest.is_some()))
+        let after_loss = !self.losses.is_empty();
+        self.venues
+            .entry_ref(name)
+            .or_insert_with(|| Venue { after_loss, ..Venue::new(rest, rest.is_some()) })
+    }
+
+    /// Takes note that records were lost here. Pieces may be missing from every window that is
+    /// open, and from those that each venue's next event shows to have been under way.
+    pub(super) fn lose(&mut self, kind: Loss) {
+        let newest = self.venues.values().filter_map(Venue::newest).max();
+        self.losses.widen(kind, newest.unwrap_or(Micros(i64::MIN)));
+        self.venues.values_mut().for_each(|venue| venue.after_loss = true);
+    }
+
+    /// Takes note of a venue's event, which after a loss shows how far that went.
+    pub(super) fn comes(&mut self, venue: &str, time: Micros) {
+        if std::mem::take(&mut self.venue(venue).after_loss) {
+            self.losses.reach(time);
+        }
+    }
+
+    /// What the windows from `start` on may lack.
+    pub(super) fn lacks(&self, start: Micros) -> Losses {
+        self.losses.at(start)
     }
 
     /// Where venues stand whose oldest window holds the log back for longer than `hold_micros` of
@@ -266,6 +313,14 @@ impl<C: Content> Partition<C> {
         overdue
     }
 
+    /// The losses, until every venue is past them.
+    fn losses_left(&self) -> Losses {
+        let is_behind = |venue: &Venue<C>| {
+            venue.watermark.is_some_and(|at| venue.after_loss || !self.losses.at(at).is_empty())
+        };
+        if self.venues.values().any(is_behind) { self.losses } else { Losses::default() }
+    }
+
     /// Up to where the partition may be committed, with the note.
     pub(super) fn checkpoint(&self, next_offset: i64) -> Checkpoint {
         let symbols = || {
@@ -288,8 +343,9 @@ impl<C: Content> Partition<C> {
         // holes that come from the log itself are not all known yet.
         let next = self.next.max(next_offset);
         let knows_holes = next_offset >= self.next || self.holes_noted;
+        let holes = knows_holes.then_some(holes);
         let (note, holes_fit) =
-            Note::write(next, self.origin, self.rest, venues, knows_holes.then_some(holes));
+            Note::write(next, self.origin, self.rest, venues, holes, self.losses_left());
         if !holes_fit {
             offset = oldest_hole.map_or(offset, |oldest| oldest.min(offset));
         }

@@ -230,7 +230,7 @@ where
             Contract::Plain => plain_input(record, topic),
             Contract::Checked => {
                 let held = self.held.entry(record.at).or_default();
-                loss::before::<St>(&mut self.batcher, held, &record);
+                loss::before(&mut self.stage, &mut self.batcher, held, &record);
                 match held.checked(record, topic)? {
                     Some(input) => input,
                     None => {

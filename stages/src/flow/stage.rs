@@ -174,7 +174,7 @@ pub trait Stage: Send {
         let _ = (at, first, last, out);
     }
 
-    /// Raw offsets `first..=last` are gone, and that was accepted.
+    /// Offsets `first..=last` of the topic that it reads are gone, and that was accepted.
     fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Self::Out) {
         let _ = (at, first, last, out);
     }

@@ -7,8 +7,7 @@ mod memory;
 mod pushed;
 mod robust;
 mod rules;
-
-use std::time::Duration;
+mod settings;
 
 use hashbrown::HashMap;
 use tapeline_schemas::{
@@ -18,32 +17,20 @@ use tapeline_schemas::{
 
 use self::memory::{Judgement, SymbolMemory};
 pub use self::rules::RULES_VERSION;
+pub use self::settings::Settings;
 use crate::decode::Decoders;
 use crate::flow::{
     HeaderSlices, In, Outcome, Record, Refusal, Reject, Stage, Topic, TopicPartition,
 };
 use crate::messages::{Messages, OutTopic};
 
-/// What is odd, and how much is remembered to know it.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// A venue time further ahead of the receive time is flagged `future`.
-    pub max_ahead: Duration,
-    /// A venue time further behind the receive time is flagged `late`.
-    pub max_behind: Duration,
-    /// A venue time further ahead of the receive time goes to quarantine.
-    pub reject_ahead: Duration,
-    /// A price more than this many median absolute deviations away is flagged.
-    pub price_jump_deviations: u32,
-    /// Identities remembered for each symbol and kind.
-    pub memory_per_symbol: usize,
-}
-
 /// The stage.
 #[derive(Debug)]
 pub struct Validate {
     topics: Vec<Topic>,
     settings: Settings,
+    /// [`Settings::rules`].
+    rules: String,
     decoders: Decoders,
     memory: HashMap<TopicPartition, HashMap<Box<[u8]>, SymbolMemory>>,
     content: Vec<u8>,
@@ -62,6 +49,7 @@ impl Validate {
     pub fn new(topics: Vec<Topic>, settings: Settings) -> Validate {
         Validate {
             topics,
+            rules: settings.rules(),
             settings,
             decoders: Decoders::default(),
             memory: HashMap::new(),
@@ -143,7 +131,7 @@ impl Validate {
             // What a marker says of its place and outcome is not the connector's to say.
             let said = record.headers.iter().filter(|(name, _)| !headers::is_verdict(name));
             said.for_each(|(name, value)| out.push(name, value));
-            marker(out, headers::outcome::CONTROL, record.offset, record.offset);
+            marker(out, &self.rules, headers::outcome::CONTROL, record.offset, record.offset);
         });
         if let Control::Gap(gap) = control {
             let key = format!("{}:{}", gap.venue, gap.symbol);
@@ -349,16 +337,16 @@ fn spread(
     }
 }
 
-fn marker(out: &mut HeaderSlices<'_>, outcome: &str, first: i64, last: i64) {
+fn marker(out: &mut HeaderSlices<'_>, rules: &str, outcome: &str, first: i64, last: i64) {
     out.push(headers::OUTCOME, Some(outcome.as_bytes()));
     if first != last {
         out.push_number(headers::ORIGIN_FIRST, first);
     }
     out.push_number(headers::ORIGIN, last);
-    out.push(headers::RULES, Some(RULES_VERSION.as_bytes()));
+    out.push(headers::RULES, Some(rules.as_bytes()));
 }
 
-fn event_headers(record: &Record<'_>, flags: Flags, out: &mut HeaderSlices<'_>) {
+fn event_headers(record: &Record<'_>, rules: &str, flags: Flags, out: &mut HeaderSlices<'_>) {
     for (name, value) in record.headers.iter() {
         // Only this stage speaks in these names.
         if !name.starts_with("tl-") {
@@ -366,7 +354,7 @@ fn event_headers(record: &Record<'_>, flags: Flags, out: &mut HeaderSlices<'_>) 
         }
     }
     out.push_number(headers::ORIGIN, record.offset);
-    out.push(headers::RULES, Some(RULES_VERSION.as_bytes()));
+    out.push(headers::RULES, Some(rules.as_bytes()));
     if !flags.is_empty() {
         out.push(headers::FLAGS, Some(flags.to_string().as_bytes()));
     }
@@ -387,7 +375,7 @@ impl Stage for Validate {
         let key = record.key.unwrap_or_default();
         let topic = OutTopic::Of(input.kind);
         out.push_parts(topic, Some(record.at.partition), key, None, Some(value), |out| {
-            event_headers(record, flags, out);
+            event_headers(record, &self.rules, flags, out);
         });
         if !flags.is_empty() {
             self.anomaly(record, input.kind, &verdict, out);
@@ -399,21 +387,21 @@ impl Stage for Validate {
         let record = &input.record;
         let (topic, key) = (OutTopic::Of(input.kind), record.key.unwrap_or_default());
         out.push_parts(topic, Some(record.at.partition), key, None, None, |out| {
-            marker(out, headers::outcome::QUARANTINED, record.offset, record.offset);
+            marker(out, &self.rules, headers::outcome::QUARANTINED, record.offset, record.offset);
         });
     }
 
     fn skipped(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Messages) {
         let topic = OutTopic::Of(self.topics[at.topic as usize].kind);
         out.push_parts(topic, Some(at.partition), b"", None, None, |out| {
-            marker(out, headers::outcome::SKIPPED, first, last);
+            marker(out, &self.rules, headers::outcome::SKIPPED, first, last);
         });
     }
 
     fn lost(&mut self, at: TopicPartition, first: i64, last: i64, out: &mut Messages) {
         let topic = OutTopic::Of(self.topics[at.topic as usize].kind);
         out.push_parts(topic, Some(at.partition), b"", None, None, |out| {
-            marker(out, headers::outcome::LOST, first, last);
+            marker(out, &self.rules, headers::outcome::LOST, first, last);
         });
     }
 

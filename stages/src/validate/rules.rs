@@ -8,8 +8,9 @@ use tapeline_schemas::{
 use super::Settings;
 use crate::flow::{Record, Reject};
 
-/// Version of the rules, in every checked record's headers and in the ledger.
-pub const RULES_VERSION: &str = "1";
+/// Version of the rules; to be raised with every change of what they say. With the settings it is
+/// in every checked record's headers and in the ledger ([`super::Settings::rules`]).
+pub const RULES_VERSION: &str = "2";
 
 /// Longest exchange, symbol or id in bytes.
 const MAX_TEXT_BYTES: usize = 100;

@@ -12,17 +12,13 @@ use super::super::feed::Mix;
 use super::super::process::Process;
 use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
-use super::SETTLE;
+use super::{PATIENCE, RATE, SETTLE};
 use crate::random::Random;
 
 const SIGKILL: i32 = 9;
 /// Stages, each in a process of its own, and the beginnings of their failpoints' names.
 const STAGES: [(&str, &str); 4] =
     [("validate", "validate."), ("store", "store."), ("cache", "cache."), ("candles", "candles")];
-/// Events a second while processes are killed.
-const RATE: u64 = 300;
-/// How long a process may take to come to its failpoint.
-const REACH: Duration = Duration::from_secs(120);
 /// Kills of each stage in one round of a full run, and rounds.
 const FULL: (u32, u32) = (40, 6);
 
@@ -120,8 +116,8 @@ async fn kill_loop(
         let how = How { failpoints: format!("{place}:{pass}"), ..How::instance("one") };
         let mut process = rig.start(stage, &how)?;
         let began = Instant::now();
-        let Some(status) = process.ended_within(REACH).await? else {
-            bail!("{} did not come to {place} within {REACH:?}", process.name);
+        let Some(status) = process.ended_within(PATIENCE).await? else {
+            bail!("{} did not come to {place} within {PATIENCE:?}", process.name);
         };
         let said = process.said();
         let struck = said.contains(&format!("{LAST_WORDS}{place}"));
@@ -152,35 +148,69 @@ pub(crate) async fn groups(run: Arc<Run>) -> Result<Outcome> {
         let random = Random::named(run.seed, &format!("sigkill {stage}"));
         group_loop(&rig, stage, kills_each, random)
     });
-    let left = futures_util::future::try_join_all(loops).await?;
-    let mut left: Vec<Process> = left.into_iter().flatten().collect();
+    let mut left = futures_util::future::try_join_all(loops).await?;
     let mut feed = flow.stop().await?;
-    let mut running: Vec<&mut Process> = left.iter_mut().collect();
-    let (verdict, recovered) = rig.settle(&mut feed, &mut running, SETTLE).await?;
-    for process in left {
+    let keep = || left.iter_mut().try_for_each(|members| members.keep(&rig));
+    let (verdict, recovered) = rig.settle_keeping(&mut feed, keep, SETTLE).await?;
+    let refused: u32 = left.iter().map(|members| members.refused).sum();
+    for process in left.into_iter().flat_map(|members| members.processes) {
         process.stop().await?;
     }
     rig.finish_if(&verdict).await?;
     let runs = u64::from(kills_each) * STAGES.len() as u64;
-    Ok(Outcome { runs, verdict, recovered, ..Outcome::default() })
+    let notes = match refused {
+        0 => Vec::new(),
+        _ => vec![format!("{refused} members were silent for too long, ended and began anew")],
+    };
+    Ok(Outcome { runs, verdict, recovered, notes, ..Outcome::default() })
+}
+
+/// The members of one group.
+struct Members {
+    stage: &'static str,
+    processes: Vec<Process>,
+    /// Those that ended by themselves. Where the machine has no time for a member its group takes
+    /// it for dead, and it is refused: who runs such groups starts it again.
+    refused: u32,
+}
+
+/// Of one group.
+const MOST_REFUSED: u32 = 10;
+
+impl Members {
+    fn keep(&mut self, rig: &Rig) -> Result<()> {
+        for process in &mut self.processes {
+            let Some(status) = process.ended()? else { continue };
+            self.refused += 1;
+            ensure!(
+                status.code() == Some(1) && self.refused <= MOST_REFUSED,
+                "{} ended with {status}: {}",
+                process.name,
+                process.last_lines()
+            );
+            *process = rig.start(self.stage, &How::default())?;
+        }
+        Ok(())
+    }
 }
 
 async fn group_loop(
     rig: &Rig,
-    stage: &str,
+    stage: &'static str,
     kills: u32,
     mut random: Random,
-) -> Result<Vec<Process>> {
+) -> Result<Members> {
     let how = How::default();
-    let mut members = vec![rig.start(stage, &how)?, rig.start(stage, &how)?];
+    let processes = vec![rig.start(stage, &how)?, rig.start(stage, &how)?];
+    let mut members = Members { stage, processes, refused: 0 };
     for _ in 0..kills {
         // Sometimes before the group has noticed the last death, sometimes well after.
         tokio::time::sleep(Duration::from_millis(500 + random.below(3_500))).await;
-        let victim = random.below(members.len() as u64) as usize;
-        members[victim].still_runs()?;
-        let status = members[victim].kill()?;
+        members.keep(rig)?;
+        let victim = random.below(members.processes.len() as u64) as usize;
+        let status = members.processes[victim].kill()?;
         ensure!(status.signal() == Some(SIGKILL), "not killed: {status}");
-        members[victim] = rig.start(stage, &how)?;
+        members.processes[victim] = rig.start(stage, &how)?;
     }
     Ok(members)
 }

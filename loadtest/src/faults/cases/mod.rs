@@ -4,18 +4,22 @@ mod kills;
 mod outages;
 mod owners;
 mod records;
+mod rolling;
 mod topics;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::process::Process;
 use super::{Case, Outcome};
 
+/// Events a second while something goes wrong.
+const RATE: u64 = 300;
 /// How long anything may take to happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// How long the end state may take.
-const SETTLE: Duration = Duration::from_secs(120);
+const SETTLE: Duration = Duration::from_secs(240);
 
 /// Runs parts of a case side by side, each on a rig of its own: most of each is waiting.
 async fn together(
@@ -36,6 +40,17 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// How often a process said that it took partitions.
+fn times_taken(process: &Process) -> usize {
+    process.said().matches("partitions taken").count()
+}
+
+/// Waits until a process has taken partitions more often than `before`.
+async fn taken(process: &Process, before: usize) -> Result<()> {
+    let what = format!("{} takes partitions", process.name);
+    eventually(&what, || times_taken(process) > before).await
 }
 
 /// Every case, in the order.
@@ -75,7 +90,7 @@ pub(crate) fn all() -> Vec<Case> {
             name: "rolling",
             fault: "old and new version side by side (rolling upgrade)",
             own: false,
-            run: |run| Box::pin(owners::rolling(run)),
+            run: |run| Box::pin(rolling::rolling(run)),
         },
         Case {
             name: "storm",

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::super::feed::{Feed, Flow, Mix};
 use super::super::process::Process;
 use super::super::proxy::{Proxy, Weather};
 use super::super::rig::{How, Rig, address, through};
 use super::super::{Outcome, Run};
-use super::{PATIENCE, SETTLE, eventually};
+use super::{PATIENCE, RATE, SETTLE, eventually};
 
-/// Events a second.
-const RATE: u64 = 300;
 /// How much a process may grow while a service is away, in bytes (invariant 8).
 const GROWTH: u64 = 64 * 1024 * 1024;
 
@@ -113,14 +111,14 @@ pub(crate) async fn deadlock(run: Arc<Run>) -> Result<Outcome> {
     let work = AtWork::begin(Rig::new(&own.site, "deadlock").await?, run.seed).await?;
     let (mut met, began) = (0, Instant::now());
     let mut other = own.superuser(&work.rig.config.database.url).await?;
-    // Whoever notices first loses; the other side is patient, so that it is the store.
-    other.execute("set deadlock_timeout = '60s'").await?;
+    // A waiting transaction looks for a deadlock once, after this time. The store's comes first
+    // and finds it, as long as both wait by then; where they do not, this side gives way soon.
+    other.execute("set deadlock_timeout = '5s'").await?;
     while met < wanted {
-        ensure!(began.elapsed() < PATIENCE * 2, "{met} deadlocks, {wanted} wanted");
+        ensure!(began.elapsed() < PATIENCE, "{met} deadlocks, {wanted} wanted");
         other.execute("begin; lock table market_data_ticker in exclusive mode").await?;
         // The store takes its fences first and comes to the table then.
-        let waits = "select count(*) from pg_locks where relation = 'market_data_ticker'::regclass and not granted";
-        work.rig.reaches(waits, 1, PATIENCE).await?;
+        comes_to_wait(&mut other).await?;
         let locked =
             other.execute("select * from tapeline_fence order by 1 desc, 2 desc for update").await;
         other.execute("rollback").await?;
@@ -130,6 +128,18 @@ pub(crate) async fn deadlock(run: Arc<Run>) -> Result<Outcome> {
     }
     other.close().await?;
     work.end(met, Vec::new()).await
+}
+
+/// Waits until somebody waits for the table. On the connection that holds it: a new one takes as
+/// long as the store's patience.
+async fn comes_to_wait(holder: &mut PgConnection) -> Result<()> {
+    let waits = "select count(*) from pg_locks where relation = 'market_data_ticker'::regclass and not granted";
+    let deadline = Instant::now() + PATIENCE;
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *holder).await? == 0 {
+        ensure!(Instant::now() < deadline, "nobody came to the table within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// The disk of the database is full. A small file system of its own, which needs root.

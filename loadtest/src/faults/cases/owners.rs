@@ -11,11 +11,9 @@ use super::super::process::{Process, Signal};
 use super::super::proxy::Proxy;
 use super::super::rig::{How, Rig, address, through};
 use super::super::{Outcome, Run};
-use super::{PATIENCE, SETTLE, eventually, together};
+use super::{PATIENCE, RATE, SETTLE, eventually, taken, times_taken, together};
 use crate::random::Random;
 
-/// Events a second.
-const RATE: u64 = 300;
 /// Session timeout where members are frozen, in milliseconds.
 const SESSION_MS: u64 = 2_000;
 
@@ -117,16 +115,6 @@ fn start_rest(rig: &Rig, stages: &str) -> Result<Process> {
     rig.start_with(stages, &How::default(), &config)
 }
 
-/// How often a process said that it took partitions.
-fn times_taken(process: &Process) -> usize {
-    process.said().matches("partitions taken").count()
-}
-
-async fn taken(process: &Process, before: usize) -> Result<()> {
-    let what = format!("{} takes partitions", process.name);
-    eventually(&what, || times_taken(process) > before).await
-}
-
 /// Frozen while the database waits for the rest of a COPY: no timeout of PostgreSQL ends that.
 pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
     let rounds: u32 = run.pick(1, 10);
@@ -151,7 +139,7 @@ pub(crate) async fn frozen(run: Arc<Run>) -> Result<Outcome> {
                 and written_at > to_timestamp({since} / 1000.0)"
         );
         let partitions = i64::from(rig.config.kafka.partitions.unwrap_or(1));
-        rig.reaches(&moved, partitions, Duration::from_secs(30)).await?;
+        rig.reaches(&moved, partitions, PATIENCE).await?;
         longest = longest.max(began.elapsed());
         ended += successor.said().matches("its backend was ended").count();
         frozen.signal(Signal::Continue)?;
@@ -217,46 +205,4 @@ async fn storm_of(run: &Run, protocol: GroupProtocol) -> Result<Outcome> {
         protocol.name()
     )];
     Ok(Outcome { runs: changes, verdict, recovered, notes, skipped: None })
-}
-
-/// Two processes of each stage share the partitions and are replaced one by one.
-pub(crate) async fn rolling(run: Arc<Run>) -> Result<Outcome> {
-    let rig = Rig::new(run.site(), "rolling").await?;
-    let old = How { binary: run.old.clone(), ..How::default() };
-    let new = How::default();
-    let stages = ["validate", "store", "cache,candles"];
-    let mut members = Vec::new();
-    for stage in stages {
-        members.push((stage, rig.start(stage, &old)?));
-        members.push((stage, rig.start(stage, &old)?));
-    }
-    let flow = rig.feed(run.seed, Mix::default())?.flow(RATE);
-    for (_, member) in &members {
-        taken(member, 0).await?;
-    }
-    let mut replaced = 0;
-    // Forth, and back for whoever finds a fault in the new version, and forth again.
-    for how in run.pick(&[&new][..], &[&new, &old, &new]) {
-        for (stage, member) in &mut members {
-            let started = rig.start(stage, how)?;
-            taken(&started, 0).await?;
-            std::mem::replace(member, started).stop().await?;
-            replaced += 1;
-        }
-    }
-    let mut feed = flow.stop().await?;
-    let mut running: Vec<&mut Process> = members.iter_mut().map(|(_, member)| member).collect();
-    let (verdict, recovered) = rig.settle(&mut feed, &mut running, SETTLE).await?;
-    let unnamed = rig
-        .count("select count(*) from tapeline_ledger where topic like '%.trade' and rules = ''")
-        .await?;
-    ensure!(unnamed == 0, "{unnamed} batches of the ledger do not name the version of the rules");
-    drop(members);
-    rig.finish_if(&verdict).await?;
-    let which = if run.old.is_some() {
-        "an older binary and this one"
-    } else {
-        "one binary, no older one was given (--old)"
-    };
-    Ok(Outcome { runs: replaced, verdict, recovered, notes: vec![which.to_owned()], skipped: None })
 }
