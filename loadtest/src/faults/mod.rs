@@ -162,7 +162,7 @@ pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
         chosen.into_iter().partition(|case| case.own && jobs > 1);
     let queue = |cases: Vec<Case>, jobs: usize| {
         let done = futures_util::stream::iter(cases.into_iter().map(|case| one(&run, case)));
-        done.buffered(jobs).collect::<Vec<Line>>()
+        done.buffer_unordered(jobs).collect::<Vec<Line>>()
     };
     let beside = if own.is_empty() { jobs } else { (jobs - 1).max(1) };
     let (own, shared) = futures_util::join!(queue(own, 1), queue(shared, beside));

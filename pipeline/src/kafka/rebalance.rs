@@ -6,14 +6,20 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::statistics::Broker;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 /// How long a member of the new protocol that is given nothing is believed to be still joining.
 const SETTLED_MS: i64 = 5_000;
+
+/// How long the coordinator may be out of reach while brokers are not. librdkafka may lose its way
+/// to it for good once a broker has been missing from the metadata (librdkafka 5511).
+const CUT_OFF: Duration = Duration::from_secs(60);
 
 /// A change of the assignment.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub(super) struct Rebalances {
     owned: Mutex<HashSet<(String, i32)>>,
     /// The group is settled and has no partition for this member.
     none_to_own: AtomicBool,
+    /// Since when brokers can be reached and the coordinator cannot.
+    cut_off_since: Mutex<Option<Instant>>,
     /// Of a consumer without a group: how far partitions whose queue is empty were fetched.
     fetched: Option<Mutex<Vec<Fetched>>>,
 }
@@ -81,6 +89,12 @@ impl Rebalances {
         self.none_to_own.load(Ordering::Acquire)
     }
 
+    /// Whether nothing but a new consumer will find the coordinator again.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let since = self.cut_off_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() >= CUT_OFF)
+    }
+
     /// Puts a change back that cannot be obeyed yet.
     pub(super) fn put_back(&self, change: Change) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(0, change);
@@ -122,6 +136,10 @@ impl ClientContext for Rebalances {
             };
             let none = settled && group.assignment_size == 0;
             self.none_to_own.store(none, Ordering::Release);
+            let learned = |broker: &Broker| broker.source == "learned" && broker.state == "UP";
+            let is_cut_off = group.state != "up" && statistics.brokers.values().any(learned);
+            let mut since = self.cut_off_since.lock().unwrap_or_else(PoisonError::into_inner);
+            *since = is_cut_off.then(|| since.unwrap_or_else(Instant::now));
         }
         let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, partition) in owned.iter() {

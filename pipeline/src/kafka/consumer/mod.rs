@@ -229,6 +229,10 @@ impl Worker {
         }
         self.take_wishes()?;
         self.say_whether_ready();
+        anyhow::ensure!(
+            self.ending || !self.consumer.context().is_cut_off(),
+            "the group's coordinator is out of reach while the brokers are not, and will stay so: start the stage again"
+        );
         if self.shutdown.is_cancelled() && !self.interrupted {
             if !self.ending {
                 self.lanes.iter_mut().for_each(|lane| lane.tell(Input::End));
