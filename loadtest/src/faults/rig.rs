@@ -106,7 +106,8 @@ impl Rig {
         config.redis.url = replace_last_segment(&site.redis, &slot.to_string())?;
         config.pipeline.id.clone_from(&id);
         config.http.listen = None;
-        config.group.session_timeout_ms = 6_000;
+        // Long enough for a machine that has no time; what is about dead members sets its own.
+        config.group.session_timeout_ms = 20_000;
         config.store.takeover_ms = 1_000;
         // Small batches: more of them are under way when something happens.
         config.store.batch_rows = 500;

@@ -24,6 +24,8 @@ use super::state::State;
 const PARTITION: i32 = 0;
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the reader hears nothing before it looks whether there is something to hear.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The state, shared between the topic's reader and the API.
 pub(super) type SharedState = Arc<RwLock<State>>;
@@ -111,6 +113,12 @@ fn extent_once_known(
     }
 }
 
+fn assign(consumer: &BaseConsumer<ReaderContext>, topic: &str, from: i64) -> anyhow::Result<()> {
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, PARTITION, Offset::Offset(from))?;
+    Ok(consumer.assign(&assignment)?)
+}
+
 /// The library logs every error of the client, and takes the end of a partition for one.
 struct ReaderContext;
 
@@ -127,6 +135,7 @@ impl ConsumerContext for ReaderContext {}
 /// The reader of the topic, before it starts.
 pub(super) struct Reader {
     consumer: BaseConsumer<ReaderContext>,
+    options: RegistryOptions,
     topic: String,
     state: SharedState,
     /// Offset after the last record taken; none until the topic's end was seen once.
@@ -139,7 +148,18 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader at the topic's start. Blocking.
     pub(super) fn open(options: &RegistryOptions, state: SharedState) -> anyhow::Result<Reader> {
-        let consumer: BaseConsumer<ReaderContext> = client_config(options)
+        let consumer = Reader::consumer(options)?;
+        let topic = options.topic.clone();
+        let (first, end_at_start) = extent_once_known(&consumer, &topic)?;
+        assign(&consumer, &topic, first)?;
+        let (progress, _) = watch::channel(None);
+        let options = options.clone();
+        let (next, at_end) = (first, false);
+        Ok(Reader { consumer, options, topic, state, progress, next, end_at_start, at_end })
+    }
+
+    fn consumer(options: &RegistryOptions) -> anyhow::Result<BaseConsumer<ReaderContext>> {
+        client_config(options)
             // Assigning needs a name; nothing is committed and no group is joined.
             .set("group.id", format!("tapeline-registry-{}", options.topic))
             .set("enable.auto.commit", "false")
@@ -149,14 +169,21 @@ impl Reader {
             // A topic that was cut or recreated under us must not be read as if it were the old.
             .set("auto.offset.reset", "error")
             .create_with_context(ReaderContext)
-            .context("the kafka properties are not accepted")?;
-        let topic = options.topic.clone();
-        let (first, end_at_start) = extent_once_known(&consumer, &topic)?;
-        let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(&topic, PARTITION, Offset::Offset(first))?;
-        consumer.assign(&assignment)?;
-        let (progress, _) = watch::channel(None);
-        Ok(Reader { consumer, topic, state, progress, next: first, end_at_start, at_end: false })
+            .context("the kafka properties are not accepted")
+    }
+
+    /// librdkafka may lose its way to the log for good once the broker was missing from the
+    /// metadata for a moment. A reader that stands still before the end begins anew where it is.
+    fn look_again(&mut self) -> anyhow::Result<()> {
+        let end = self.consumer.fetch_watermarks(&self.topic, PARTITION, KAFKA_TIMEOUT);
+        if end.is_ok_and(|(_, end)| end <= self.next) {
+            return Ok(());
+        }
+        tracing::warn!(topic = self.topic, next = self.next, "reading the schemas topic anew");
+        let consumer = Reader::consumer(&self.options)?;
+        assign(&consumer, &self.topic, self.next)?;
+        self.consumer = consumer;
+        Ok(())
     }
 
     /// Tells how far the reader has come.
@@ -166,12 +193,24 @@ impl Reader {
 
     /// Reads until `stop`. An error means that the state can no longer be trusted.
     pub(super) fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let mut heard = Instant::now();
         while !stop.is_cancelled() {
-            match self.consumer.poll(POLL_TIMEOUT) {
-                None => {}
-                Some(Ok(message)) => {
+            let polled = self.consumer.poll(POLL_TIMEOUT).map(|polled| {
+                polled.map(|message| {
                     take(&self.state, &message);
-                    self.next = message.offset() + 1;
+                    message.offset()
+                })
+            });
+            if polled.is_some() {
+                heard = Instant::now();
+            } else if heard.elapsed() >= SILENCE {
+                self.look_again()?;
+                heard = Instant::now();
+            }
+            match polled {
+                None => {}
+                Some(Ok(offset)) => {
+                    self.next = offset + 1;
                     self.tell();
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {

@@ -255,7 +255,7 @@ pub(crate) async fn delivery_timeouts(run: Arc<Run>) -> Result<Outcome> {
 async fn goes_on(rig: &Rig) -> Result<()> {
     let rows = "select count(*) from market_data_trades";
     let before = rig.count(rows).await?;
-    rig.reaches(rows, before + 100, PATIENCE * 2).await
+    rig.reaches(rows, before + 100, PATIENCE).await
 }
 
 /// Keeps the stages running as a supervisor does; returns only where that fails.
