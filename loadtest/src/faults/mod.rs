@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::OnceCell;
@@ -124,6 +124,9 @@ impl Run {
 const QUICK_JOBS: usize = 4;
 /// The same in a full run.
 const FULL_JOBS: usize = 2;
+/// How long a case may take in all, in a quick and in a full run: one that hangs is bad, and the
+/// others go on.
+const CASE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(1_800));
 
 /// Runs what was asked for; whether all was well.
 pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
@@ -188,7 +191,9 @@ pub(crate) async fn run(args: FaultsArgs) -> Result<bool> {
 
 async fn one(run: &Arc<Run>, case: Case) -> Line {
     let began = Instant::now();
-    let outcome = (case.run)(Arc::clone(run)).await;
+    let limit = run.pick(CASE.0, CASE.1);
+    let outcome = tokio::time::timeout(limit, (case.run)(Arc::clone(run))).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("not done within {limit:?}")));
     let line = Line::new(&case, outcome, began.elapsed());
     println!("{line}");
     line
