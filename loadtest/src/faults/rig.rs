@@ -20,6 +20,9 @@ use super::verdict::{Verdict, judge};
 
 /// Pause between two looks at an end state that is not there yet.
 const LOOK: Duration = Duration::from_millis(100);
+/// After this time the last words are said again: what the cache made of them would expire before
+/// a slow machine has come to look.
+const LAST_WORDS: Duration = Duration::from_secs(40);
 /// How long an audit may take.
 const AUDIT: Duration = Duration::from_secs(120);
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -238,8 +241,13 @@ impl Rig {
         limit: Duration,
     ) -> Result<(Verdict, Duration)> {
         let began = Instant::now();
-        let sent = feed.finish().await?;
+        let mut sent = feed.finish().await?;
+        let mut said = Instant::now();
         loop {
+            if said.elapsed() > LAST_WORDS {
+                sent = feed.finish().await?;
+                said = Instant::now();
+            }
             let mut verdict = judge(self, &sent).await?;
             if verdict.is_clean() {
                 verdict.wrong.extend(self.audit().await?);

@@ -168,7 +168,9 @@ pub(crate) async fn disk_full(run: Arc<Run>) -> Result<Outcome> {
     admin.execute("drop table filler").await?;
     admin.close().await?;
     let outcome = work.end(1, vec![memory.verdict()?]).await?;
-    own.remove(small).await?;
+    if outcome.verdict.is_clean() {
+        own.remove(small).await?;
+    }
     Ok(outcome)
 }
 
