@@ -112,7 +112,7 @@ const FORBIDDEN: [(&str, &[&str]); 3] = [
             "update market_data_trades set price = 1",
             "delete from market_data_ohlcv",
             "update tapeline_fence set next_offset = 0",
-            "select * from tapeline_ledger",
+            "update tapeline_ledger set stored = 0",
             "select * from orders",
             "select * from current_positions",
             "select * from exchange_config",

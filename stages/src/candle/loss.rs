@@ -33,11 +33,30 @@ impl Losses {
         *of_kind = Some(of_kind.map_or(until.0, |before| before.max(until.0)));
     }
 
-    /// An event of `time` shows how far the losses went.
-    pub(super) fn reach(&mut self, time: Micros) {
-        for until in [&mut self.own, &mut self.everywhere].into_iter().flatten() {
-            *until = (*until).max(time.0);
+    /// Those of which `is_left` holds, which is asked for each alone.
+    pub(super) fn only(self, is_left: impl Fn(Losses) -> bool) -> Losses {
+        let own = Losses { own: self.own, everywhere: None };
+        let everywhere = Losses { own: None, everywhere: self.everywhere };
+        Losses {
+            own: self.own.filter(|_| is_left(own)),
+            everywhere: self.everywhere.filter(|_| is_left(everywhere)),
         }
+    }
+
+    /// An event of `time` shows how far the losses that are among `unmet` went.
+    pub(super) fn reach(&mut self, unmet: Losses, time: Micros) {
+        for (until, unmet) in [(&mut self.own, unmet.own), (&mut self.everywhere, unmet.everywhere)]
+        {
+            if unmet.is_some() {
+                *until = (*until).max(Some(time.0));
+            }
+        }
+    }
+
+    /// Whether one of these is of a kind that is among `others`.
+    pub(super) fn shares_kind(self, others: Losses) -> bool {
+        (self.own.is_some() && others.own.is_some())
+            || (self.everywhere.is_some() && others.everywhere.is_some())
     }
 
     /// Those that matter to a window from `start` on.

@@ -44,7 +44,7 @@ pub(super) struct Venue<C> {
     /// It found no place in the note of the last owner: its true watermark is not known.
     pub(super) unsure: bool,
     /// Records were lost, and none of it has come since.
-    after_loss: bool,
+    unmet: Losses,
     /// Earliest end among its open windows: most events close nothing and look no further.
     due: Option<Micros>,
     symbols: BTreeMap<String, Symbol<C>>,
@@ -86,7 +86,7 @@ pub(super) struct Origin {
 
 impl<C: Content> Venue<C> {
     fn new(watermark: Option<Micros>, unsure: bool) -> Venue<C> {
-        Venue { watermark, unsure, after_loss: false, due: None, symbols: BTreeMap::new() }
+        Venue { watermark, unsure, unmet: Losses::default(), due: None, symbols: BTreeMap::new() }
     }
 
     fn is_released(&self, end: Micros) -> bool {
@@ -251,8 +251,9 @@ impl<C: Content> Partition<C> {
             partition.venues.insert(name, Venue::new(watermark.map(Micros), false));
         }
         if !partition.losses.is_empty() {
-            // Which venues have come since is not noted: more work, never another result.
-            partition.venues.values_mut().for_each(|venue| venue.after_loss = true);
+            // Which venues have come since is not noted.
+            let unmet = partition.losses;
+            partition.venues.values_mut().for_each(|venue| venue.unmet = unmet);
         }
         for (venue, symbol, from, to, offset) in note.holes.unwrap_or_default() {
             let hole = Hole { from: Micros(from), to: to.map(Micros), offset };
@@ -264,25 +265,26 @@ impl<C: Content> Partition<C> {
     /// The venue, which begins where the note's forgotten ones may have been.
     pub(super) fn venue(&mut self, name: &str) -> &mut Venue<C> {
         let rest = self.rest;
-        let after_loss = !self.losses.is_empty();
+        let unmet = self.losses;
         self.venues
             .entry_ref(name)
-            .or_insert_with(|| Venue { after_loss, ..Venue::new(rest, rest.is_some()) })
+            .or_insert_with(|| Venue { unmet, ..Venue::new(rest, rest.is_some()) })
     }
 
     /// Takes note that records were lost here. Pieces may be missing from every window that is
     /// open, and from those that each venue's next event shows to have been under way.
     pub(super) fn lose(&mut self, kind: Loss) {
         let newest = self.venues.values().filter_map(Venue::newest).max();
-        self.losses.widen(kind, newest.unwrap_or(Micros(i64::MIN)));
-        self.venues.values_mut().for_each(|venue| venue.after_loss = true);
+        let newest = newest.unwrap_or(Micros(i64::MIN));
+        self.losses = self.losses_left();
+        self.losses.widen(kind, newest);
+        self.venues.values_mut().for_each(|venue| venue.unmet.widen(kind, newest));
     }
 
     /// Takes note of a venue's event, which after a loss shows how far that went.
     pub(super) fn comes(&mut self, venue: &str, time: Micros) {
-        if std::mem::take(&mut self.venue(venue).after_loss) {
-            self.losses.reach(time);
-        }
+        let unmet = std::mem::take(&mut self.venue(venue).unmet);
+        self.losses.reach(unmet, time);
     }
 
     /// What the windows from `start` on may lack.
@@ -313,12 +315,15 @@ impl<C: Content> Partition<C> {
         overdue
     }
 
-    /// The losses, until every venue is past them.
+    /// Each loss until every venue is past it.
     fn losses_left(&self) -> Losses {
-        let is_behind = |venue: &Venue<C>| {
-            venue.watermark.is_some_and(|at| venue.after_loss || !self.losses.at(at).is_empty())
+        let is_behind = |venue: &Venue<C>, loss: Losses| {
+            venue.unmet.shares_kind(loss)
+                || venue.watermark.is_some_and(|at| !loss.at(at).is_empty())
         };
-        if self.venues.values().any(is_behind) { self.losses } else { Losses::default() }
+        let none_came = self.venues.is_empty();
+        self.losses
+            .only(|loss| none_came || self.venues.values().any(|venue| is_behind(venue, loss)))
     }
 
     /// Up to where the partition may be committed, with the note.
