@@ -122,9 +122,11 @@ async fn changed(incarnations: Option<&Incarnations>) -> String {
     }
 }
 
-/// Shares each topic out by itself: what balances only the number of partitions over all topics may
+/// Shares each topic out evenly: what balances only the number of partitions over all topics may
 /// leave a member with those of quiet topics.
-const ASSIGNOR: &str = "range";
+const ASSIGNOR: &str = "roundrobin";
+/// The same on the broker, which has no such thing: a member more than a topic has partitions gets none of any.
+const REMOTE_ASSIGNOR: &str = "range";
 
 fn group_settings(
     context: &Context,
@@ -150,7 +152,7 @@ fn group_settings(
         GroupProtocol::Consumer => {
             config.set("group.protocol", "consumer");
             if config.get("group.remote.assignor").is_none() {
-                config.set("group.remote.assignor", ASSIGNOR);
+                config.set("group.remote.assignor", REMOTE_ASSIGNOR);
             }
         }
     }
