@@ -192,6 +192,6 @@ impl Output {
     }
 
     fn key(&self, symbol: &str) -> String {
-        format!("{}:{symbol}", self.venue)
+        [self.venue, ":", symbol].concat()
     }
 }
