@@ -18,7 +18,10 @@ use super::KafkaSettings;
 
 /// How long a question to the cluster may take.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause between two looks whether brokers know of new topics.
+/// How long it may take until brokers know of new topics: one that has no time takes many of them
+/// on one by one.
+const KNOWN: Duration = Duration::from_secs(120);
+/// Pause between two looks whether they do.
 const KNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// Suffix of the topic of windows to be computed again.
 const DIRTY: &str = "candle.dirty";
@@ -167,7 +170,7 @@ impl Admin {
     /// The controller creates topics; a moment may pass until brokers know of them. Blocks.
     fn wait_until_known(&self, names: Vec<String>) -> Result<()> {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let deadline = Instant::now() + ADMIN_TIMEOUT;
+        let deadline = Instant::now() + KNOWN;
         loop {
             match self.describe(&names) {
                 Ok(_) => return Ok(()),

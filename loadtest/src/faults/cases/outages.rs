@@ -60,7 +60,7 @@ struct AtWork {
 
 impl AtWork {
     async fn begin(rig: Rig, seed: u64) -> Result<AtWork> {
-        let all = rig.start("", &How::instance("one"))?;
+        let all = rig.start("", &How::default())?;
         let flow = rig.feed(seed, Mix::default())?.flow(RATE);
         rig.reaches("select count(*) from market_data_trades", 200, PATIENCE).await?;
         Ok(AtWork { rig, all, flow })

@@ -36,7 +36,7 @@ pub(crate) async fn duplicates(run: Arc<Run>) -> Result<Outcome> {
         run.pick(&[(500, 2_000)][..], &[(0, 20_000), (10, 20_000), (500, 20_000), (1_000, 20_000)])
     {
         let rig = Rig::new(run.site(), "duplicates").await?;
-        let all = rig.start("", &How::instance("one"))?;
+        let all = rig.start("", &How::default())?;
         let mix = Mix { duplicates: *per_mille, late: 50, shuffle: 60, ..Mix::default() };
         let mut feed = rig.feed(run.seed ^ per_mille, mix)?;
         feed.send(*events).await?;
@@ -67,7 +67,7 @@ fn foreign_payload(event: &Event) -> Vec<u8> {
 /// One record that cannot be read between good ones, for every kind and both ways of reading.
 pub(crate) async fn poison(run: Arc<Run>) -> Result<Outcome> {
     let rig = Rig::new(run.site(), "poison").await?;
-    let all = rig.start("", &How::instance("one"))?;
+    let all = rig.start("", &How::default())?;
     let mut feed = rig.feed(run.seed, PLAIN)?;
     let (mut records, mut paths) = (Vec::new(), 0);
     for kind in KINDS {
@@ -102,7 +102,7 @@ pub(crate) async fn hostile(run: Arc<Run>) -> Result<Outcome> {
         .execute(&mut database)
         .await?;
     database.close().await?;
-    let all = rig.start("", &How::instance("one"))?;
+    let all = rig.start("", &How::default())?;
     let mut feed = rig.feed(run.seed, PLAIN)?;
     let mut random = Random::named(run.seed, "hostile");
     let flips = flipped(&rig, &mut feed, &mut random, run.pick(60, 2_000)).await?;
@@ -214,7 +214,7 @@ pub(crate) async fn conflict(run: Arc<Run>) -> Result<Outcome> {
     .bind(ticker.event_id.as_deref())
     .execute(&mut database)
     .await?;
-    let all = rig.start("", &How::instance("one"))?;
+    let all = rig.start("", &How::default())?;
     // Inside of one batch with others: they are all there before the store begins.
     let mut records = Vec::new();
     for place in 0..1_000 {
@@ -252,7 +252,7 @@ pub(crate) async fn conflict(run: Arc<Run>) -> Result<Outcome> {
 pub(crate) async fn clock_ahead(run: Arc<Run>) -> Result<Outcome> {
     let events = run.pick(2_000, 20_000);
     let rig = Rig::new(run.site(), "clock").await?;
-    let all = rig.start("", &How::instance("one"))?;
+    let all = rig.start("", &How::default())?;
     let mut feed = rig.feed(run.seed, PLAIN)?;
     let mut ahead = 0;
     for _ in 0..events / 100 {
@@ -287,7 +287,7 @@ async fn registry_in(run: &Run, mood: Mood) -> Result<Outcome> {
     let mut feed = rig.feed(run.seed, PLAIN)?;
     // Cold: a process that starts waits.
     front.turn(mood);
-    let mut all = rig.start("", &How::instance("one"))?;
+    let mut all = rig.start("", &How::default())?;
     asked_again(&front, &mut all).await?;
     front.turn(Mood::Sound);
     goes_on(&rig, &mut feed).await?;
