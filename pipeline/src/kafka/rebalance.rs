@@ -1,7 +1,7 @@
 //! What the group coordinator gives and takes, carried out of librdkafka's callback.
 //!
-//! librdkafka waits for [`take_on`] and [`let_go`] as long as the consumer is polled, so both are
-//! called later, once the lanes have said where to start or have drained.
+//! librdkafka waits for `incremental_assign` and `incremental_unassign` as long as the consumer
+//! is polled, so both are called later, once the lanes have said where to start or have drained.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::KafkaResult;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::statistics::Broker;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
@@ -27,32 +26,6 @@ const CUT_OFF: Duration = Duration::from_secs(60);
 pub(super) enum Change {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
-}
-
-/// Answers that `list` is ours from here on. An eager assignor has taken everything before.
-pub(super) fn take_on(
-    consumer: &BaseConsumer<Rebalances>,
-    list: &TopicPartitionList,
-) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.assign(list),
-        RebalanceProtocol::None | RebalanceProtocol::Cooperative => {
-            consumer.incremental_assign(list)
-        }
-    }
-}
-
-/// Answers that `list`, which an eager assignor makes everything, is not ours any more.
-pub(super) fn let_go(
-    consumer: &BaseConsumer<Rebalances>,
-    list: &TopicPartitionList,
-) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Eager => consumer.unassign(),
-        RebalanceProtocol::None | RebalanceProtocol::Cooperative => {
-            consumer.incremental_unassign(list)
-        }
-    }
 }
 
 /// Collects changes for the consumer's thread.
@@ -189,9 +162,9 @@ impl ConsumerContext for Rebalances {
         let assign = code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             let obeyed = if assign {
-                take_on(consumer, &TopicPartitionList::new())
+                consumer.incremental_assign(&TopicPartitionList::new())
             } else {
-                let_go(consumer, list)
+                consumer.incremental_unassign(list)
             };
             if let Err(error) = obeyed {
                 tracing::debug!(%error, "rebalance while closing");
