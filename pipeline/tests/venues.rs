@@ -6,6 +6,8 @@
 mod common;
 #[path = "venues/figures.rs"]
 mod figures;
+#[path = "venues/history.rs"]
+mod history;
 #[path = "venues/hostile.rs"]
 mod hostile;
 #[path = "venues/life.rs"]

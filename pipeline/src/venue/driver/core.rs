@@ -90,6 +90,9 @@ impl<P: Publisher> Core<P> {
 
     /// Runs until a finite tape has ended; else until it is dropped.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> Result<(), DriverError> {
+        for (kind, symbol) in self.plans.iter().flat_map(|plan| &plan.feeds) {
+            self.out.expect(*kind, symbol);
+        }
         self.resume();
         self.publish().await?;
         while !self.finished() {
@@ -164,7 +167,7 @@ impl<P: Publisher> Core<P> {
 
     fn lost(&mut self, connection: usize, reason: &str) {
         warn!(venue = self.connector.venue(), connection, reason, "connection lost, reconnecting");
-        self.out.stats().disconnects.add(1);
+        self.out.disconnected();
         self.connector.closed(connection);
         let (Some(reach), Some(plan)) = (self.reaches.get(connection), self.plans.get(connection))
         else {
