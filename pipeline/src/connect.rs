@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::instruments;
 use crate::kafka::{RawPublisher, last_covered};
-use crate::venue::driver::{self, Clock, VenueConfig};
+use crate::venue::driver::{self, Clock, Shared, VenueConfig};
 use crate::venue::{
     Body, Outgoing, PublishError, Publisher, Settings, StatsReport, SymbolTable, VenueStats,
 };
@@ -55,6 +55,18 @@ impl Publisher for Live {
     }
 }
 
+/// How `venue` is reached: its addresses, and the limits that everybody who asks it shares. It need not be configured.
+pub fn reached(config: &Config, venue: &str, settings: Settings) -> Result<VenueConfig> {
+    let mut live = VenueConfig::live(venue, settings)?;
+    if let Some(own) = config.connect.venues.get(&live.venue) {
+        live.rest_url = own.rest_url.clone().unwrap_or(live.rest_url);
+        live.ws_url = own.ws_url.clone().unwrap_or(live.ws_url);
+    }
+    live.shared = Some(Shared::open(&config.redis.url).context("redis.url")?);
+    live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
+    Ok(live)
+}
+
 /// The configured venues, or those of them that are named.
 pub async fn configured(context: &Context, only: &[String]) -> Result<Vec<VenueConfig>> {
     let config = &context.config;
@@ -64,14 +76,7 @@ pub async fn configured(context: &Context, only: &[String]) -> Result<Vec<VenueC
         if !venue.enabled || !wanted {
             continue;
         }
-        let mut live = VenueConfig::live(name, settings(config, venue)?)?;
-        if let Some(url) = &venue.rest_url {
-            live.rest_url.clone_from(url);
-        }
-        if let Some(url) = &venue.ws_url {
-            live.ws_url.clone_from(url);
-        }
-        live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
+        let mut live = reached(config, name, settings(config, venue)?)?;
         live.resume_from = resume_from(context, &live).await?;
         venues.push(live);
     }

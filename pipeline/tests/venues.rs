@@ -2,6 +2,8 @@
 //! workspace) and against a simulated venue.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "venues/budget.rs"]
+mod budget;
 #[path = "venues/common.rs"]
 mod common;
 #[path = "venues/figures.rs"]

@@ -145,12 +145,12 @@ pub struct Keepalive {
     pub text: Option<&'static str>,
 }
 
-/// How many REST requests a venue may be sent.
+/// How much a venue may be asked by REST, in units of its requests' weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Requests that may follow each other at once.
+    /// Weight of the requests that may follow each other at once.
     pub burst: u32,
-    /// Time after which one more is allowed.
+    /// Time after which one unit more is allowed.
     pub refill: Duration,
 }
 
@@ -253,6 +253,12 @@ pub trait Connector: Send {
 
     /// Its limit of REST requests.
     fn budget(&self) -> Budget;
+
+    /// What a request, by its path and query, takes from that.
+    fn weight(&self, request: &str) -> u32 {
+        let _ = request;
+        1
+    }
 }
 
 /// A venue that connectors exist for: its addresses and how to make one.

@@ -225,6 +225,7 @@ impl<P: Publisher> Core<P> {
 
     fn request_snapshot(&mut self, symbol: String, attempts: u32) {
         let Some(path) = self.connector.snapshot_request(&symbol) else { return };
+        let weight = self.connector.weight(&path);
         self.generation += 1;
         let generation = self.generation;
         self.pending.insert(symbol.clone(), Pending { generation, attempts });
@@ -232,7 +233,7 @@ impl<P: Publisher> Core<P> {
         // At most one request a symbol counts, and the budget spaces them.
         self.requests.spawn(async move {
             tokio::time::sleep(backoff::wait(attempts)).await;
-            let answer = rest.get(&path).await;
+            let answer = rest.get(&path, weight).await;
             // The driver may have ended meanwhile.
             let _ = events.send(Event::Snapshot { symbol, generation, answer }).await;
         });

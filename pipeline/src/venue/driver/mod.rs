@@ -15,20 +15,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 mod backoff;
+mod budget;
 mod clock;
 mod connection;
 mod core;
 mod coverage;
 mod rest;
+mod shared;
 mod symbols;
 
+pub use budget::RequestBudget;
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
 pub use connection::END_OF_RECORDING;
-pub use rest::RestError;
+pub use rest::{Answer, Rest, RestError};
+pub use shared::Shared;
 
 use self::connection::Link;
 use self::core::Core;
-use self::rest::Rest;
 use super::{
     Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, SymbolTable,
     UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
@@ -56,9 +59,19 @@ pub struct VenueConfig {
     pub finite: bool,
     /// Last moment the log covers of each kind, after a restart: holes with cause `restart` are opened from there.
     pub resume_from: BTreeMap<Kind, Micros>,
+    /// Where the budget of requests is shared with other processes.
+    pub shared: Option<Shared>,
 }
 
 impl VenueConfig {
+    /// The venue's REST interface as it may be asked by `connector`, within the budget that everybody shares.
+    pub fn rest(&self, connector: &dyn Connector) -> Result<Rest, RestError> {
+        let shared = self.shared.clone();
+        let budget =
+            RequestBudget::new(connector.venue(), &self.rest_url, connector.budget(), shared);
+        Rest::new(&self.rest_url, budget)
+    }
+
     /// The live venue with its usual settings.
     pub fn live(venue_name: &str, settings: Settings) -> Result<VenueConfig, DriverError> {
         let spec = spec(venue_name)?;
@@ -70,6 +83,7 @@ impl VenueConfig {
             complete_every_micros: 1_000_000,
             finite: false,
             resume_from: BTreeMap::new(),
+            shared: None,
         })
     }
 
@@ -137,7 +151,8 @@ pub async fn run<P: Publisher>(
         return Err(DriverError::NothingSubscribed(config.venue));
     }
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
-    let rest = Rest::new(&config.rest_url, connector.budget())
+    let rest = config
+        .rest(connector.as_ref())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
     let configured = cancel.run_until_cancelled(configure(connector.as_mut(), &rest)).await;
     match configured {
@@ -186,7 +201,8 @@ pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
     // With two providers compiled in, rustls chooses none; an earlier choice is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
-    let rest = Rest::new(&config.rest_url, connector.budget())
+    let rest = config
+        .rest(connector.as_ref())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
     symbols::fetch_what_there_is(connector.as_mut(), &rest).await
 }
