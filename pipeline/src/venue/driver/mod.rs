@@ -24,6 +24,7 @@ mod rest;
 mod shared;
 mod symbols;
 
+pub(crate) use backoff::wait as pause_before;
 pub use budget::RequestBudget;
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
 pub use connection::END_OF_RECORDING;
