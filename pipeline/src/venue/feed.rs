@@ -29,8 +29,8 @@ struct Feed {
 
 impl Feed {
     fn new(venue: &'static str, kind: Kind, symbol: &str) -> Feed {
-        let labels = [("venue", venue), ("channel", kind.name())].map(|(k, v)| (k, v.to_owned()));
-        let [venue, channel] = labels.clone();
+        let of_kind = [("venue", venue.to_owned()), ("channel", kind.name().to_owned())];
+        let [venue, channel] = of_kind.clone();
         let labels = [venue, channel, ("symbol", symbol.to_owned())];
         let (messages, gaps) = (
             counter!("tapeline_feed_messages_total", &labels),
@@ -43,7 +43,7 @@ impl Feed {
             gaps,
             last: gauge!("tapeline_feed_last_message_timestamp_seconds", &labels),
             latency: gauge!("tapeline_feed_latency_smoothed_seconds", &labels),
-            latencies: histogram!("tapeline_feed_latency_seconds", &labels[..2]),
+            latencies: histogram!("tapeline_feed_latency_seconds", &of_kind),
             smoothed: None,
         }
     }

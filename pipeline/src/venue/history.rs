@@ -100,9 +100,14 @@ pub(super) fn owned(trade: Trade<'_>) -> Trade<'static> {
         exchange: own(trade.exchange),
         symbol: own(trade.symbol),
         trade_id: own(trade.trade_id),
+        price: trade.price,
+        amount: trade.amount,
+        side: trade.side,
         kind: trade.kind.map(own),
         taker_or_maker: trade.taker_or_maker.map(own),
-        ..trade
+        sequence: trade.sequence,
+        venue_time: trade.venue_time,
+        receive_time: trade.receive_time,
     }
 }
 

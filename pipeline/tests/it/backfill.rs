@@ -110,7 +110,7 @@ impl Venue {
             channels: vec!["trade".to_owned()],
             rest_url: Some(self.url.clone()),
             ws_url: Some(self.simulated.handle.ws_url("binance")),
-            enabled: true,
+            ..VenueConfig::default()
         };
         config.connect.venues.insert("BINANCE".to_owned(), venue);
     }

@@ -76,7 +76,7 @@ pub(super) async fn candles(
             minutes.entry(trade.millis.div_euclid(MINUTE) * MINUTE).or_default().push(trade);
         }
         let asked = query.times();
-        minutes.iter().filter(|(open, _)| asked.contains(open)).map(candle).collect()
+        minutes.iter().filter(|(open, _)| asked.contains(*open)).map(candle).collect()
     })
 }
 

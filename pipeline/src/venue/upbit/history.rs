@@ -24,6 +24,7 @@ pub(super) const OFFERS: &[Offer] =
 const LIMIT: usize = 500;
 /// Oldest day, counted back from today.
 const DAYS_KEPT: i64 = 7;
+const TOO_OLD: &str = "Upbit gives trades of the last seven days only";
 const SECOND: i64 = 1_000_000;
 
 /// Pages back through one day, then through the day before.
@@ -54,7 +55,7 @@ impl Trades {
     fn page(&self, ask: &Ask, now: Micros, place: &str) -> Next {
         let ago = day(now) - self.day;
         if ago > DAYS_KEPT {
-            return Next::Exhausted("Upbit gives trades of the last seven days only");
+            return Next::Exhausted(TOO_OLD);
         }
         let ago = if ago > 0 { format!("&days_ago={ago}") } else { String::new() };
         Next::Page(format!("/v1/trades/ticks?market={}&count={LIMIT}{ago}{place}", ask.native))
@@ -90,6 +91,7 @@ impl History for Trades {
         }
         let oldest = trades.last().map(|trade| (trade.venue_time, trade.sequence));
         let next = match oldest {
+            _ if day(at) - self.day > DAYS_KEPT => Next::Exhausted(TOO_OLD),
             Some((time, _)) if time < ask.from => Next::Done,
             Some((_, Some(id))) => self.page(ask, at, &format!("&cursor={id}")),
             _ if self.day <= day(ask.from) => Next::Done,
