@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::budget::RequestBudget;
 use super::clock::RECORDED_AT;
+use super::network::Network;
 
 /// Longest time a request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -65,9 +66,9 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// The interface at `base`, asked within `budget`.
-    pub fn new(base: &str, budget: RequestBudget) -> Result<Rest, RestError> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    /// The interface at `base`, asked by way of `network` within `budget`.
+    pub fn new(base: &str, network: &Network, budget: RequestBudget) -> Result<Rest, RestError> {
+        let client = network.http()?.timeout(TIMEOUT).build()?;
         let base = base.trim_end_matches('/').to_owned();
         Ok(Rest { client, base, budget })
     }

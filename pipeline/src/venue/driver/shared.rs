@@ -51,7 +51,10 @@ impl Shared {
             Err(error) => {
                 if !self.absent.swap(true, Ordering::Relaxed) {
                     let error = error.to_string();
-                    warn!(error, "redis does not answer: every process keeps the venues' limits for itself");
+                    warn!(
+                        error,
+                        "redis does not answer: every process keeps the venues' limits for itself"
+                    );
                 }
                 None
             }
