@@ -107,8 +107,12 @@ fn changed_by_signal(
                 Err(error) => Err(error.into()),
             };
             match change {
-                Ok(change) if sender.send(change).await.is_err() => return,
-                Ok(_) => info!("configuration read again"),
+                Ok(change) => {
+                    info!("configuration read again");
+                    if sender.send(change).await.is_err() {
+                        return;
+                    }
+                }
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(error, "configuration refused, the old one stays in force");

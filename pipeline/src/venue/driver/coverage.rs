@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_finite_tape_is_complete_through_the_end_of_its_last_day() {
         let noon = 1_618_660_800_000_000;
-        let reaches = vec![reach(Kind::Trade, Some(noon)), reach(Kind::Book, Some(noon - 1))];
+        let reaches = [reach(Kind::Trade, Some(noon)), reach(Kind::Book, Some(noon - 1))];
         assert_eq!(final_through(reaches.iter()), Some(Micros(1_618_704_000_000_000)));
         assert_eq!(final_through([].iter()), None);
     }

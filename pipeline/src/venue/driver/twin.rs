@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::Script;
 use serde::{Deserialize, Serialize};
-use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros};
+use tapeline_schemas::{Control, GapChange, GapState, Kind};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -152,6 +152,8 @@ impl<P: Publisher> Core<P> {
 
 #[cfg(test)]
 mod tests {
+    use tapeline_schemas::Micros;
+
     use super::*;
 
     #[test]
