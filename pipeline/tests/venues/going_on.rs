@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tapeline::config::Config;
+use tapeline::connect;
 use tapeline::venue::driver::{self, PlaybackClock, Subscriptions, VenueConfig};
 use tapeline::venue::{StatsReport, VenueStats};
 use tapeline_schemas::{BookAction, Control, GapChange, GapState, Kind};
@@ -226,4 +228,21 @@ async fn an_old_connection_lost_before_its_successor_is_there_is_a_gap_that_ends
     assert!(gaps.iter().all(|gap| gap.cause == "disconnect" && gap.from.0 == lost_at), "{gaps:?}");
     assert_eq!(gaps[1].to.map(|to| to.0), Some(stage.now()));
     assert_eq!(trades(&published, "AAA"), [first, second]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_configuration_that_names_what_is_not_listed_is_refused_with_the_key() {
+    let stage = Stage::open(&["AAA"]).await;
+    let rest_url = stage.config(&["AAA"], &[Kind::Trade]).rest_url;
+    let load = |symbols: &str| {
+        let key = |name: &str| format!("TAPELINE__CONNECT__VENUES__BINANCE__{name}");
+        let environment =
+            [(key("REST_URL"), rest_url.clone()), (key("SYMBOLS"), symbols.to_owned())];
+        Config::load_with(None, environment).unwrap()
+    };
+    connect::prepare(&load("AAA-USDT"), &[]).await.unwrap();
+    let error = connect::prepare(&load("AAA-USDT,AAB-USDT"), &[]).await.unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.starts_with("connect.venues.BINANCE.symbols: "), "{error}");
+    assert!(error.contains("AAB-USDT") && error.contains("AAA-USDT"), "{error}");
 }
