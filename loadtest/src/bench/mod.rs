@@ -20,7 +20,7 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::results::Results;
@@ -140,9 +140,18 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     let began = Instant::now();
     machine::describe(&mut results).await?;
     // What is dropped ends its processes.
-    tokio::select! {
-        measured = measure(&bench, &sizes, &mut results) => measured?,
-        () = interrupted() => bail!("interrupted: topics and databases called bench_* are left"),
+    let measured = tokio::select! {
+        measured = measure(&bench, &sizes, &mut results) => measured,
+        () = interrupted() => {
+            site::remove_left_over().await?;
+            bail!("interrupted");
+        }
+    };
+    if measured.is_err() {
+        site::remove_left_over().await?;
+    }
+    if results.series.is_empty() {
+        return measured;
     }
     results.conclude();
     std::fs::create_dir_all(&args.results)?;
@@ -151,7 +160,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     println!("{}\n\n{}", table::facts(&results), table::table(&results));
     results.notes.iter().for_each(|note| println!("- {note}"));
     println!("{} and plots beside it; {:.0} s", latest.display(), began.elapsed().as_secs_f64());
-    Ok(())
+    measured
 }
 
 /// SIGINT or SIGTERM.
@@ -163,24 +172,41 @@ async fn interrupted() {
     }
 }
 
+/// Measures one benchmark after another. One that fails is a note in the results, and the others go on.
 async fn measure(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
+    let mut failed = Vec::new();
+    let mut judge = |name: &str, outcome: Result<()>, results: &mut Results| {
+        if let Err(error) = outcome {
+            let note = format!("{name} failed: {error:#}");
+            bench.say(&note);
+            results.notes.push(note);
+            failed.push(name.to_owned());
+        }
+    };
     if ["limit", "store", "kafka-connect"].iter().any(|name| bench.wants(name)) {
-        store::run(bench, sizes, results).await.context("limit, store, kafka-connect")?;
+        let outcome = store::run(bench, sizes, results).await;
+        judge("limit, store, kafka-connect", outcome, results);
     }
     if bench.wants("tape") {
-        tape::run(bench, sizes, results).await.context("tape")?;
+        let outcome = tape::run(bench, sizes, results).await;
+        judge("tape", outcome, results);
     }
     if bench.wants("latency") {
-        latency::run(bench, sizes, results).await.context("latency")?;
+        let outcome = latency::run(bench, sizes, results).await;
+        judge("latency", outcome, results);
     }
     if bench.wants("memory") {
-        memory::run(bench, sizes, results).await.context("memory")?;
+        let outcome = memory::run(bench, sizes, results).await;
+        judge("memory", outcome, results);
     }
     if bench.wants("scale") {
-        scale::run(bench, sizes, results).await.context("scale")?;
+        let outcome = scale::run(bench, sizes, results).await;
+        judge("scale", outcome, results);
     }
     if bench.wants("decode") {
-        tokio::task::block_in_place(|| decode::run(bench, sizes, results)).context("decode")?;
+        let outcome = tokio::task::block_in_place(|| decode::run(bench, sizes, results));
+        judge("decode", outcome, results);
     }
+    ensure!(failed.is_empty(), "failed: {}", failed.join("; "));
     Ok(())
 }

@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use sqlx::postgres::PgArguments;
 use sqlx::{PgConnection, Postgres};
-use tapeline::config::GroupProtocol;
 use tapeline_schemas::Kind;
 
 use super::fill::{Into, fill};
-use super::memory::{database_address, with_address};
 use super::results::Results;
 use super::site::{Site, eventually};
 use super::stage::StageProcess;
 use super::{Bench, Sizes};
 use crate::market::{Faults, Settings};
-use crate::proxy::Proxy;
+use crate::proxy::Weather;
 
 /// Each way between store and database: every round trip takes twice that.
 const DELAY: Duration = Duration::from_millis(25);
@@ -28,19 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs it.
 pub(crate) async fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
-    let proxy = Proxy::start(database_address()?, DELAY).await?;
-    let through = proxy.address().to_string();
-    let site = Site::new("scale", |config| {
-        config.database.url = with_address(&config.database.url, &through);
+    let (proxy, site) = Site::behind_a_proxy("scale", |config| {
         config.store.connections = 1;
         config.store.batch_rows = BATCH_ROWS;
-        // By the classic protocol a store that joins gets as many partitions as the others, but it
-        // may be all of the quiet topics. This assignor shares each topic by itself.
-        config.group.protocol = GroupProtocol::Consumer;
-        let assignor = ("group.remote.assignor".to_owned(), "range".to_owned());
-        config.kafka.consumer_properties.extend([assignor]);
     })
     .await?;
+    proxy.set(Weather { latency: DELAY, ..Weather::default() });
     let outcome = rounds(bench, sizes, &site, results).await;
     site.remove().await?;
     outcome

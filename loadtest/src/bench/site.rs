@@ -10,10 +10,16 @@ use sqlx::{Connection, Executor, PgConnection};
 use tapeline::config::{Config, with_path};
 use tapeline::kafka::{create_topics, delete_topics};
 use tapeline::wiring::Context;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::proxy::{Proxy, address, through};
 
 /// Redis database of the benchmarks; emptied before and after.
 const REDIS_DATABASE: &str = "2";
+/// What the topics of registries begin with.
+const SCHEMAS: &str = "_schemas_";
+/// How long Kafka may take to name its topics.
+const ASK: Duration = Duration::from_secs(10);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -25,7 +31,7 @@ pub(crate) struct Site {
     pub(crate) context: Context,
     /// Directory for configurations and logs.
     pub(crate) dir: PathBuf,
-    registry: CancellationToken,
+    registry: DropGuard,
     admin_url: String,
     database: String,
     more_topics: Vec<String>,
@@ -35,11 +41,13 @@ impl Site {
     /// A site called `name`, with settings changed by `change`.
     pub(crate) async fn new(name: &str, change: impl FnOnce(&mut Config)) -> Result<Site> {
         let mut config = Config::load(None)?;
-        let id = format!("bench_{}_{name}", std::process::id());
+        let id = format!("{}{name}", own_prefix());
         let dir = std::env::temp_dir().join(&id);
         std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
         let registry = CancellationToken::new();
-        let schemas = format!("_schemas_{id}");
+        // Its reader would keep a process alive that fails.
+        let stop_registry = registry.clone().drop_guard();
+        let schemas = format!("{SCHEMAS}{id}");
         let running = tapeline::registry::start(
             tapeline::registry::RegistryOptions {
                 brokers: config.kafka.brokers.clone(),
@@ -48,7 +56,7 @@ impl Site {
                 topic: schemas.clone(),
                 replication: 1,
             },
-            registry.clone(),
+            registry,
         )
         .await
         .context("registry")?;
@@ -70,7 +78,23 @@ impl Site {
         empty_cache(&config).await?;
         let context = Context::new(config.clone(), &CancellationToken::new()).await?;
         let more_topics = vec![schemas];
+        let registry = stop_registry;
         Ok(Site { config, context, dir, registry, admin_url, database: id, more_topics })
+    }
+
+    /// The same, where stages reach the database through a proxy.
+    pub(crate) async fn behind_a_proxy(
+        name: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<(Proxy, Site)> {
+        let url = Config::load(None)?.database.url;
+        let proxy = Proxy::start(0, address(&url)?, b"").await?;
+        let url = through(&url, proxy.port)?;
+        let site = Site::new(name, |config| {
+            config.database.url = with_path(&url, &config.pipeline.id);
+            change(config);
+        });
+        Ok((proxy, site.await?))
     }
 
     /// A connection to its database that goes through no proxy.
@@ -109,13 +133,50 @@ impl Site {
         delete_topics(&self.config.kafka).await?;
         let names: Vec<&str> = self.more_topics.iter().map(String::as_str).collect();
         admin(&self.config)?.delete_topics(&names, &AdminOptions::new()).await?;
-        self.registry.cancel();
+        drop(self.registry);
         empty_cache(&self.config).await?;
         let mut admin = PgConnection::connect(&self.admin_url).await.context("database")?;
         let drop = format!("drop database {} with (force)", self.database);
         admin.execute(drop.as_str()).await.context("dropping the benchmark's database")?;
         std::fs::remove_dir_all(&self.dir).context("removing the benchmark's directory")
     }
+}
+
+/// What topics, databases and directories of this process begin with.
+fn own_prefix() -> String {
+    format!("bench_{}_", std::process::id())
+}
+
+/// Removes what sites of this process left: those of a benchmark that failed or was interrupted.
+pub(crate) async fn remove_left_over() -> Result<()> {
+    let prefix = own_prefix();
+    let config = Config::load(None)?;
+    let client = admin(&config)?;
+    let names: Vec<String> = {
+        let metadata = client.inner().fetch_metadata(None, ASK).context("kafka's topics")?;
+        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        names.filter(|name| name.trim_start_matches(SCHEMAS).starts_with(&prefix)).collect()
+    };
+    let topics: Vec<&str> = names.iter().map(String::as_str).collect();
+    if !topics.is_empty() {
+        client.delete_topics(&topics, &AdminOptions::new()).await?;
+    }
+    let mut database = PgConnection::connect(&config.database.url).await.context("database")?;
+    let databases: Vec<String> =
+        sqlx::query_scalar("select datname::text from pg_database where starts_with(datname, $1)")
+            .bind(&prefix)
+            .fetch_all(&mut database)
+            .await?;
+    for name in databases {
+        database.execute(format!("drop database {name} with (force)").as_str()).await?;
+    }
+    for entry in std::fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn admin(config: &Config) -> Result<AdminClient<DefaultClientContext>> {

@@ -20,7 +20,7 @@ enum Source {
 
 use Source::{Ratio, Series};
 
-/// The table's lines: what, where its figure is, and what issue 5 asks for, if anything.
+/// The table's lines: what, where its figure is, and its target, if it has one.
 const LINES: &[(&str, Source, &str)] = &[
     ("`limit`: one binary `psql \\copy` of the same rows", Series("limit"), ""),
     ("`store`: Kafka to TimescaleDB, fence and ledger on", Series("store"), ""),

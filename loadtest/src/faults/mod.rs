@@ -5,7 +5,6 @@ mod cases;
 mod feed;
 mod front;
 mod process;
-mod proxy;
 mod push;
 mod results;
 mod rig;

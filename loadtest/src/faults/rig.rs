@@ -62,21 +62,6 @@ fn replace_last_segment(url: &str, segment: &str) -> Result<String> {
     Ok(format!("{head}/{segment}"))
 }
 
-/// The url with another port, through which a proxy listens.
-pub(crate) fn through(url: &str, port: u16) -> Result<String> {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let host = url[start..].find('@').map_or(start, |at| start + at + 1);
-    let end = url[host..].find('/').map_or(url.len(), |at| host + at);
-    Ok(format!("{}127.0.0.1:{port}{}", &url[..host], &url[end..]))
-}
-
-/// `host:port` of a url.
-pub(crate) fn address(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest).to_owned()
-}
-
 impl Rig {
     /// Makes topics, database and cache.
     pub(crate) async fn new(site: &Arc<Site>, name: &str) -> Result<Rig> {

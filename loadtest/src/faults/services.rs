@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use super::proxy::{Proxy, Weather};
 use super::site::{Addresses, Site};
+use crate::proxy::{Proxy, Weather};
 use crate::random::Random;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");

@@ -2,14 +2,15 @@
 
 use tapeline_schemas::{Book, Field as _, Kind, Micros, Ticker, Trade, wire};
 
-use super::{Chance, Drawn, Market, Random, Settings, Taker};
+use super::{Drawn, Market, Settings, Taker};
+use crate::random::{Chance, Random};
 
 /// Records that a repetition is taken from: it comes this many records after the first at most.
 const REMEMBERED: usize = 4_096;
 /// A late event's venue time lies this far behind: more than `validate` finds usual.
 const LATE_MICROS: i64 = 90_000_000;
 /// An event out of order lies up to this far behind.
-const DISORDER_MICROS: u32 = 2_000_000;
+const DISORDER_MICROS: u64 = 2_000_000;
 
 /// Shares of records with a fault, 0 to 1 each.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,7 +98,7 @@ impl Feed {
         self.counts.records += 1;
         if self.random.happens(duplicates) && !self.remembered.is_empty() {
             self.counts.duplicates += 1;
-            let index = self.random.below(self.remembered.len() as u32) as usize;
+            let index = self.random.below(self.remembered.len() as u64) as usize;
             let (drawn, value) = &self.remembered[index];
             let time = self.market.clock;
             return FeedRecord { kind: drawn.kind, symbol: drawn.symbol, time, value };
@@ -107,7 +108,7 @@ impl Feed {
             LATE_MICROS
         } else if self.random.happens(out_of_order) {
             self.counts.out_of_order += 1;
-            1 + i64::from(self.random.below(DISORDER_MICROS))
+            1 + self.random.below(DISORDER_MICROS) as i64
         } else {
             0
         };

@@ -3,7 +3,7 @@
 
 mod feed;
 mod identity;
-mod random;
+mod weighted;
 
 use std::borrow::Cow;
 
@@ -13,7 +13,8 @@ pub(crate) use self::feed::{Faults, Feed, FeedRecord};
 pub(crate) use self::identity::verify_trade;
 #[cfg(test)]
 pub(crate) use self::identity::{verify_book, verify_ticker};
-pub(crate) use self::random::{Chance, Random, Weighted};
+pub(crate) use self::weighted::Weighted;
+use crate::random::{Chance, Random};
 
 /// The venue of every event.
 pub(crate) const VENUE: &str = "LOADTEST";
@@ -243,7 +244,7 @@ impl Market {
             _ => {
                 let walk = [-1, 0, 0, 1][self.random.below(4) as usize];
                 if self.random.happens(self.sweeps) {
-                    let left = 1 + self.random.below(SWEEP - 1);
+                    let left = 1 + self.random.below(u64::from(SWEEP) - 1) as u32;
                     self.sweep = Some(Sweep { symbol, left, up: walk >= 0 });
                 }
                 self.trade(symbol, walk, delay, taker);
@@ -254,7 +255,7 @@ impl Market {
 
     fn symbol(&mut self) -> usize {
         if self.hot.1 == 0 {
-            self.hot = (self.random.below(self.symbols.len() as u32) as usize, HOT_EVENTS);
+            self.hot = (self.random.below(self.symbols.len() as u64) as usize, HOT_EVENTS);
         }
         self.hot.1 -= 1;
         if self.random.happens(self.heat) {
@@ -265,7 +266,7 @@ impl Market {
 
     /// When a venue's event happened and when it was received.
     fn times(&mut self, delay: i64) -> (Micros, Micros) {
-        let receive = self.clock.plus(500 + i64::from(self.random.below(2_000)));
+        let receive = self.clock.plus(500 + self.random.below(2_000) as i64);
         (self.clock.plus(-delay), receive)
     }
 

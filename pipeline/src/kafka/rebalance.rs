@@ -1,7 +1,7 @@
 //! What the group coordinator gives and takes, carried out of librdkafka's callback.
 //!
-//! librdkafka waits for `incremental_assign` and `incremental_unassign` as long as the consumer
-//! is polled, so both are called later, once the lanes have said where to start or have drained.
+//! librdkafka waits for [`take_on`] and [`let_go`] as long as the consumer is polled, so both are
+//! called later, once the lanes have said where to start or have drained.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaResult;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 /// How long a member of the new protocol that is given nothing is believed to be still joining.
@@ -20,6 +21,32 @@ const SETTLED_MS: i64 = 5_000;
 pub(super) enum Change {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
+}
+
+/// Answers that `list` is ours from here on. An eager assignor has taken everything before.
+pub(super) fn take_on(
+    consumer: &BaseConsumer<Rebalances>,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Eager => consumer.assign(list),
+        RebalanceProtocol::None | RebalanceProtocol::Cooperative => {
+            consumer.incremental_assign(list)
+        }
+    }
+}
+
+/// Answers that `list`, which an eager assignor makes everything, is not ours any more.
+pub(super) fn let_go(
+    consumer: &BaseConsumer<Rebalances>,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Eager => consumer.unassign(),
+        RebalanceProtocol::None | RebalanceProtocol::Cooperative => {
+            consumer.incremental_unassign(list)
+        }
+    }
 }
 
 /// Collects changes for the consumer's thread.
@@ -144,9 +171,9 @@ impl ConsumerContext for Rebalances {
         let assign = code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             let obeyed = if assign {
-                consumer.incremental_assign(&TopicPartitionList::new())
+                take_on(consumer, &TopicPartitionList::new())
             } else {
-                consumer.incremental_unassign(list)
+                let_go(consumer, list)
             };
             if let Err(error) = obeyed {
                 tracing::debug!(%error, "rebalance while closing");

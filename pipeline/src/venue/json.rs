@@ -15,7 +15,9 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// Reads a value of `T` from a message.
 pub(super) fn parse<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<T, DecodeError> {
-    serde_json::from_slice(message).map_err(|error| malformed(&error))
+    // Once for the whole message, not for each text in it.
+    let text = std::str::from_utf8(message).map_err(|error| malformed(&error))?;
+    serde_json::from_str(text).map_err(|error| malformed(&error))
 }
 
 /// Reads a value of `T` from a part of a message.

@@ -231,8 +231,8 @@ impl Kraken {
         out: &mut Output,
     ) -> Result<(), DecodeError> {
         let parts: Vec<Sides<'_>> = parts.iter().map(|raw| part(raw)).collect::<Result<_, _>>()?;
-        let native = self.subscription.symbols().get(index).map(|s| s.native.clone());
-        let (Some(book), Some(native)) = (self.books.get_mut(index), native) else {
+        let subscribed = self.subscription.symbols().get(index);
+        let (Some(book), Some(subscribed)) = (self.books.get_mut(index), subscribed) else {
             return Err(DecodeError::Unknown("book that nobody subscribed to".to_owned()));
         };
         out.stats().received(Kind::Book);
@@ -255,7 +255,8 @@ impl Kraken {
             // What cannot be read or verified leaves the book unknown: that pair alone starts anew.
             wrong => {
                 let texts = ["unsubscribe", "subscribe"];
-                let texts = texts.map(|event| request(&self.settings, event, "book", &[&native]));
+                let texts = texts
+                    .map(|event| request(&self.settings, event, "book", &[&subscribed.native]));
                 book.resubscribe("checksum", at, texts.to_vec(), out);
                 wrong.map(|_| ())
             }

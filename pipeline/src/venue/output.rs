@@ -287,6 +287,6 @@ impl Output {
     }
 
     fn key(&self, symbol: &str) -> String {
-        format!("{}:{symbol}", self.venue)
+        [self.venue, ":", symbol].concat()
     }
 }

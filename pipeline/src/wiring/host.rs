@@ -48,7 +48,7 @@ where
     let config = match membership {
         Membership::Group => {
             let mut config = kafka.consumer(Some(&group));
-            group_settings(context, name, &mut config);
+            group_settings(context, name, topics.len(), &mut config);
             config
         }
         Membership::Fixed(_) => kafka.fixed_consumer(),
@@ -122,22 +122,38 @@ async fn changed(incarnations: Option<&Incarnations>) -> String {
     }
 }
 
-fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientConfig) {
+/// Shares each topic out evenly: what balances only the number of partitions over all topics may
+/// leave a member with those of quiet topics.
+const ASSIGNOR: &str = "roundrobin";
+/// The same on the broker, which has no such thing: a member more than a topic has partitions gets none of any.
+const REMOTE_ASSIGNOR: &str = "range";
+
+fn group_settings(
+    context: &Context,
+    name: &str,
+    topics: usize,
+    config: &mut rdkafka::ClientConfig,
+) {
     let group = &context.config.group;
     if let Some(instance) = &group.instance_id {
         config.set("group.instance.id", format!("{instance}-{name}"));
     }
     match group.protocol {
         GroupProtocol::Classic => {
+            // Of a single topic the number is what counts, and nobody has to stop for it.
+            let assignor = if topics == 1 { "cooperative-sticky" } else { ASSIGNOR };
             config
                 .set("group.protocol", "classic")
-                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("partition.assignment.strategy", assignor)
                 .set("session.timeout.ms", group.session_timeout_ms.to_string())
                 .set("heartbeat.interval.ms", (group.session_timeout_ms / 3).max(1).to_string());
         }
         // The broker owns assignment and timeouts.
         GroupProtocol::Consumer => {
             config.set("group.protocol", "consumer");
+            if config.get("group.remote.assignor").is_none() {
+                config.set("group.remote.assignor", REMOTE_ASSIGNOR);
+            }
         }
     }
 }

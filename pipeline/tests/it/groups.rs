@@ -214,13 +214,14 @@ async fn a_static_member_restarts(protocol: GroupProtocol) {
     let (first, second) = (named("a"), named("b"));
     let staying = pipeline.start_member(&first, StageName::Store);
     let restarting = pipeline.start_member(&second, StageName::Store);
-    // Two connections, one a member, own everything, about half each.
+    // Two connections, one a member, own everything, about half of each topic.
     let topics = pipeline.context.sink_topics(STORED_KINDS).expect("topics");
     let fences = topics.iter().map(|topic| i64::from(topic.partitions)).sum::<i64>();
-    eventually("both own some", || async {
-        let owners = "select count(distinct owner_pid) from tapeline_fence";
+    eventually("both own some of every topic", || async {
+        let shared = "select count(*) from (select from tapeline_fence group by topic \
+            having count(distinct owner_pid) = 2) shared";
         let all = "select count(*) from tapeline_fence";
-        pipeline.count(owners).await == 2
+        pipeline.count(shared).await == topics.len() as i64
             && pipeline.count(all).await == fences
             && first.readiness.is_ready()
             && second.readiness.is_ready()
@@ -264,12 +265,14 @@ async fn a_static_member_restarts(protocol: GroupProtocol) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_member_that_restarts_within_its_session_moves_nothing_classic() {
+async fn members_share_each_topic_and_a_static_one_that_restarts_within_its_session_moves_nothing_classic()
+ {
     a_static_member_restarts(GroupProtocol::Classic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_member_that_restarts_within_its_session_moves_nothing_new_protocol() {
+async fn members_share_each_topic_and_a_static_one_that_restarts_within_its_session_moves_nothing_new_protocol()
+ {
     a_static_member_restarts(GroupProtocol::Consumer).await;
 }
 

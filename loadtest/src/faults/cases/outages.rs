@@ -8,10 +8,10 @@ use sqlx::{Connection as _, Executor as _};
 
 use super::super::feed::{Feed, Flow, Mix};
 use super::super::process::Process;
-use super::super::proxy::{Proxy, Weather};
-use super::super::rig::{How, Rig, address, through};
+use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
 use super::{PATIENCE, SETTLE, eventually};
+use crate::proxy::{Proxy, Weather, address, through};
 
 /// Events a second.
 const RATE: u64 = 300;
@@ -94,7 +94,7 @@ pub(crate) async fn database_stopped(run: Arc<Run>) -> Result<Outcome> {
 pub(crate) async fn database_slow(run: Arc<Run>) -> Result<Outcome> {
     let lasts = Duration::from_secs(run.pick(5, 60));
     let mut rig = Rig::new(run.site(), "db-slow").await?;
-    let proxy = Proxy::start(0, &address(&rig.config.database.url), b"").await?;
+    let proxy = Proxy::start(0, address(&rig.config.database.url)?, b"").await?;
     rig.stages.database.url = through(&rig.config.database.url, proxy.port)?;
     let mut work = AtWork::begin(rig, run.seed).await?;
     let mut memory = Memory::of(&work.all);

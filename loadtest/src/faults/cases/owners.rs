@@ -8,10 +8,10 @@ use tapeline::config::GroupProtocol;
 
 use super::super::feed::Mix;
 use super::super::process::{Process, Signal};
-use super::super::proxy::Proxy;
-use super::super::rig::{How, Rig, address, through};
+use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
 use super::{PATIENCE, SETTLE, eventually, together};
+use crate::proxy::{Proxy, address, through};
 use crate::random::Random;
 
 /// Events a second.
@@ -23,7 +23,7 @@ const SESSION_MS: u64 = 2_000;
 pub(crate) async fn commit_unanswered(run: Arc<Run>) -> Result<Outcome> {
     let cuts = run.pick(6, 60);
     let mut rig = Rig::new(run.site(), "commit").await?;
-    let proxy = Proxy::start(0, &address(&rig.config.database.url), b"commit\0").await?;
+    let proxy = Proxy::start(0, address(&rig.config.database.url)?, b"commit\0").await?;
     let mut rest = rig.start("validate,cache,candles", &How::instance("rest"))?;
     rig.stages.database.url = through(&rig.config.database.url, proxy.port)?;
     let mut store = rig.start("store", &How::instance("one"))?;

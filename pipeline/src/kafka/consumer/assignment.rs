@@ -9,7 +9,7 @@ use tapeline_stages::flow::{Input, Released, Resume, Start, TopicPartition};
 use tokio::sync::oneshot;
 
 use super::{ASK, POLL, Worker};
-use crate::kafka::rebalance::Change;
+use crate::kafka::rebalance::{Change, let_go, take_on};
 use crate::kafka::source::Wish;
 
 /// An assignment that waits for the lanes to say where to start.
@@ -79,7 +79,7 @@ impl Worker {
     pub(super) fn begin_assign(&mut self, list: &TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             self.consumer.context().none_to_own();
-            return self.consumer.incremental_assign(list).context("empty assignment");
+            return take_on(&self.consumer, list).context("empty assignment");
         }
         match self.committed(list.clone()) {
             Ok((places, offsets)) => self.start(places, offsets, false),
@@ -180,7 +180,7 @@ impl Worker {
             self.consumer.seek_partitions(list.clone(), ASK).context("seek")?;
             self.consumer.resume(&list).context("resume")?;
         } else {
-            self.consumer.incremental_assign(&list).context("assignment")?;
+            take_on(&self.consumer, &list).context("assignment")?;
         }
         for resume in &starting.resumes {
             self.owned.insert(resume.at, self.lane_of(resume.at));
@@ -243,7 +243,7 @@ impl Worker {
                 self.lanes[lane].forget(at);
             }
         }
-        self.consumer.incremental_unassign(&draining.list).context("giving partitions back")?;
+        let_go(&self.consumer, &draining.list).context("giving partitions back")?;
         self.show_partitions();
         for lane in draining.gave_up {
             let mine = self.owned.iter().filter(|(_, owner)| **owner == lane);
@@ -261,8 +261,8 @@ impl Worker {
         let starting = starting.map(|_| Change::Assign(TopicPartitionList::new()));
         for change in self.consumer.context().take().into_iter().chain(draining).chain(starting) {
             let answered = match change {
-                Change::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
-                Change::Revoke(list) => self.consumer.incremental_unassign(&list),
+                Change::Assign(_) => take_on(&self.consumer, &TopicPartitionList::new()),
+                Change::Revoke(list) => let_go(&self.consumer, &list),
             };
             if let Err(error) = answered {
                 tracing::debug!(%error, "rebalance while closing");

@@ -1,8 +1,10 @@
 //! Kraken's book messages: levels with the venue's own texts, and their checksum.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tapeline_schemas::{BookAction, Level, Micros};
 use tapeline_stages::book::{BookSide, OrderBook};
 
@@ -14,29 +16,59 @@ use crate::venue::{DecodeError, Output};
 #[derive(Deserialize)]
 pub(super) struct Sides<'a> {
     #[serde(borrow, rename = "as")]
-    pub(super) all_asks: Option<Vec<Vec<Text<'a>>>>,
+    pub(super) all_asks: Option<Vec<RawLevel<'a>>>,
     #[serde(borrow, rename = "bs")]
-    pub(super) all_bids: Option<Vec<Vec<Text<'a>>>>,
+    pub(super) all_bids: Option<Vec<RawLevel<'a>>>,
     #[serde(borrow, default)]
-    a: Vec<Vec<Text<'a>>>,
+    a: Vec<RawLevel<'a>>,
     #[serde(borrow, default)]
-    b: Vec<Vec<Text<'a>>>,
+    b: Vec<RawLevel<'a>>,
     #[serde(borrow)]
     c: Option<Cow<'a, str>>,
+}
+
+/// A level: price, amount, time, and what may follow.
+pub(super) struct RawLevel<'a> {
+    price: Text<'a>,
+    amount: Text<'a>,
+    time: Text<'a>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawLevel<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawLevel<'a>, D::Error> {
+        deserializer.deserialize_seq(LevelVisitor)
+    }
+}
+
+struct LevelVisitor;
+
+impl<'de> Visitor<'de> for LevelVisitor {
+    type Value = RawLevel<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a level of at least three fields")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<RawLevel<'de>, A::Error> {
+        let mut next = |place| {
+            let field = fields.next_element::<Text<'de>>()?;
+            field.ok_or_else(|| A::Error::invalid_length(place, &self))
+        };
+        let level = RawLevel { price: next(0)?, amount: next(1)?, time: next(2)? };
+        while fields.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(level)
+    }
 }
 
 /// Puts levels with their texts into `book`; `newest` follows their times.
 fn put_levels(
     book: &mut OrderBook,
     side: BookSide,
-    raw: &[Vec<Text<'_>>],
+    raw: &[RawLevel<'_>],
     newest: &mut Option<Micros>,
 ) -> Result<Vec<Level>, DecodeError> {
     raw.iter()
-        .map(|fields| {
-            let [price, amount, time, ..] = fields.as_slice() else {
-                return Err(DecodeError::Malformed("level of fewer than three fields".to_owned()));
-            };
+        .map(|RawLevel { price, amount, time }| {
             let checked = level(&price.0, &amount.0)?;
             *newest = (*newest).max(Some(seconds(&time.0)?));
             book.set_with_text(side, checked, &price.0, &amount.0);
