@@ -4,6 +4,8 @@
 
 #[path = "venues/common.rs"]
 mod common;
+#[path = "venues/faulty.rs"]
+mod faulty;
 #[path = "venues/figures.rs"]
 mod figures;
 #[path = "venues/hostile.rs"]
@@ -26,3 +28,5 @@ mod simulated;
 mod sockets;
 #[path = "venues/symbols.rs"]
 mod symbols;
+#[path = "venues/unseen.rs"]
+mod unseen;

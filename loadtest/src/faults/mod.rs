@@ -4,13 +4,13 @@
 mod cases;
 mod feed;
 mod front;
-mod process;
+pub(crate) mod process;
 mod proxy;
 mod push;
 mod results;
-mod rig;
+pub(crate) mod rig;
 mod services;
-mod site;
+pub(crate) mod site;
 mod verdict;
 
 use std::path::PathBuf;

@@ -253,7 +253,7 @@ impl Rig {
     }
 
     /// What `tapeline audit` finds wrong, as people run it.
-    async fn audit(&self) -> Result<Option<String>> {
+    pub(crate) async fn audit(&self) -> Result<Option<String>> {
         let how = How { arguments: vec!["--json".to_owned()], ..How::default() };
         let mut audit = self.start_with("audit", &how, &self.config)?;
         let status = audit.ended_within(AUDIT).await?;
@@ -266,7 +266,8 @@ impl Rig {
         if verdict.is_clean() { self.finish().await } else { Ok(()) }
     }
 
-    async fn finish(self) -> Result<()> {
+    /// Removes what the case made.
+    pub(crate) async fn finish(self) -> Result<()> {
         delete_topics(&self.config.kafka).await?;
         let mut admin = PgConnection::connect(&self.site.database).await?;
         let drop = format!("drop database {} with (force)", self.database);

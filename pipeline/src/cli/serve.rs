@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::host::stopped_by_signal;
 use crate::config::Config;
-use crate::playback::{self, Recording, Speed};
+use crate::playback::{self, Faults, Join, Options, Recording, Speed};
 use crate::registry::{self, RegistryOptions};
 use crate::telemetry::{self, Readiness};
 use crate::venue::driver::{Clock, PlaybackClock, SystemClock};
@@ -90,6 +90,19 @@ pub struct PlaybackArgs {
     /// `1` as recorded, `N` times as fast, or `max`.
     #[arg(long, default_value = "1")]
     pub speed: Speed,
+    /// One tape for all, which begins with the first client: who connects later, or again, joins it where it is.
+    #[arg(long)]
+    pub live: bool,
+    /// What goes wrong, in percent of frames or answers: `drop=1,duplicate=1,reorder=1,checksum=1,cut=0.1,stall=0.1,
+    /// stall-ms=2000,http-429=10,http-5xx=10,slow-snapshot-ms=500`, or some of them.
+    #[arg(long, value_name = "NAME=NUMBER,...")]
+    pub faults: Option<Faults>,
+    /// How often the tape is played, one time behind the other with later times and higher ids.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub laps: u32,
+    /// The same seed draws the same faults.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Serves recordings until a signal.
@@ -102,11 +115,17 @@ pub(super) async fn playback(args: PlaybackArgs) -> Result<()> {
         args.venues.iter().map(String::as_str).collect()
     };
     ensure!(!names.is_empty(), "no recordings in {}", args.recordings.display());
-    let handle = playback::serve(&args.recordings, &names, args.listen, args.speed).await?;
+    let join = if args.live { Join::Now } else { Join::Beginning };
+    let (speed, faults, seed) = (args.speed, args.faults, args.seed);
+    let options = Options { speed, join, faults, seed, laps: args.laps };
+    let handle = playback::serve(&args.recordings, &names, args.listen, options).await?;
     for name in &names {
         println!("{name}: {} {}", handle.ws_url(name), handle.rest_url(name));
     }
     shutdown.cancelled().await;
+    if args.faults.is_some() {
+        println!("faults: {}", handle.injected().count());
+    }
     handle.shutdown().await;
     Ok(())
 }

@@ -18,6 +18,36 @@ pub struct ConnectConfig {
     pub book_interval_ms: u64,
     /// How often a venue is declared complete through a time.
     pub complete_interval_ms: u64,
+    /// Raw frames that are kept.
+    pub record: RecordConfig,
+}
+
+/// Raw frames, kept as they came so that a decoder's bug can be repaired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordConfig {
+    /// Whether they are kept.
+    pub enabled: bool,
+    /// Directory of the files; it is made where it is not there.
+    pub dir: String,
+    /// Compressed MiB of one file.
+    pub file_mb: u64,
+    /// Compressed MiB of all files of a venue; the oldest go first.
+    pub max_mb: u64,
+    /// Hours after which a file goes.
+    pub keep_hours: u64,
+}
+
+impl Default for RecordConfig {
+    fn default() -> RecordConfig {
+        RecordConfig {
+            enabled: true,
+            dir: "recordings".into(),
+            file_mb: 64,
+            max_mb: 10_240,
+            keep_hours: 72,
+        }
+    }
 }
 
 impl Default for ConnectConfig {
@@ -27,6 +57,7 @@ impl Default for ConnectConfig {
             book_depth: 25,
             book_interval_ms: 1_000,
             complete_interval_ms: 1_000,
+            record: RecordConfig::default(),
         }
     }
 }

@@ -144,6 +144,11 @@ impl Config {
         problems.range("connect.book_interval_ms", connect.book_interval_ms, 10..=3_600_000);
         let complete = connect.complete_interval_ms;
         problems.range("connect.complete_interval_ms", complete, 10..=60_000);
+        let record = &connect.record;
+        problems.require(!record.dir.is_empty(), "connect.record.dir", "a directory");
+        problems.range("connect.record.file_mb", record.file_mb, 1..=4_096);
+        problems.range("connect.record.max_mb", record.max_mb, record.file_mb..=100_000_000);
+        problems.range("connect.record.keep_hours", record.keep_hours, 1..=876_000);
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
             for channel in &venue.channels {

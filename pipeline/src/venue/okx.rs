@@ -244,10 +244,10 @@ impl Okx {
         let (Some(book), Some(native)) = (self.books.get_mut(index), native) else {
             return Err(DecodeError::Unknown("book that nobody subscribed to".to_owned()));
         };
+        let texts = || ["unsubscribe", "subscribe"].map(|op| request(op, &[BOOKS], &[native]));
         if !snapshot && !book.whole() {
-            // On its way before the resubscription took effect.
             out.stats().received(Kind::Book);
-            out.stats().updates_stale.add(1);
+            book.stale(at, || texts().to_vec(), out);
             return Ok(());
         }
         let applied =
@@ -263,8 +263,7 @@ impl Okx {
             // Whatever it said is missing from the book now.
             Err(error) => ("sequence", Err(error)),
         };
-        let texts = ["unsubscribe", "subscribe"].map(|op| request(op, &[BOOKS], &[native]));
-        book.resubscribe(cause, at, texts.to_vec(), out);
+        book.resubscribe(cause, at, texts().to_vec(), out);
         failed
     }
 }

@@ -154,11 +154,7 @@ impl Upbit {
             bids: levels(&raw.obu, |unit| (unit.bp, unit.bs))?,
             asks: levels(&raw.obu, |unit| (unit.ap, unit.ask_size))?,
         };
-        out.stats().received(Kind::Book);
-        book.levels.apply_snapshot(&snapshot.bids, &snapshot.asks);
-        book.verified(BookAction::Snapshot, snapshot, out);
-        // Every message is a snapshot, so only the pace decides.
-        book.show(at, false, self.pace, out);
+        book.replace(snapshot, self.pace, out);
         Ok(())
     }
 }

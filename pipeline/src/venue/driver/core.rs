@@ -19,6 +19,9 @@ use crate::venue::{
     take_frame,
 };
 
+/// How often a snapshot is asked for once the tape has ended.
+const LAST_ATTEMPTS: u32 = 8;
+
 /// A snapshot that was asked for.
 #[derive(Debug)]
 struct Pending {
@@ -202,9 +205,9 @@ impl<P: Publisher> Core<P> {
             }
         };
         self.pending.remove(&symbol);
-        // At the end of a tape the same question has the same answer.
-        let ended = self.reaches.iter().all(|reach| reach.ended);
-        if again && !(self.config.finite && ended) {
+        // At the end of a tape nothing comes any more that a later answer could fit.
+        let ended = self.config.finite && self.reaches.iter().all(|reach| reach.ended);
+        if again && !(ended && attempts >= LAST_ATTEMPTS) {
             self.request_snapshot(symbol, attempts + 1);
         }
     }
