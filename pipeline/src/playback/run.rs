@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::confirm::confirmations;
 use super::faults::{Deed, Faults, Injected, Injector, Journal, spoil};
 use super::filter::{Change, Protocol, Subscriptions, Topic};
-use super::recording::{Frame, Payload};
+use super::recording::Frame;
 use super::reference::Books;
 use super::socket::{Pace, Tape};
 use super::venue::{Taped, Venue};

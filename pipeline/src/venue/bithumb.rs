@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{BookAction, Kind, Level, Micros, Side, Ticker, Trade};
+use tapeline_schemas::{Kind, Level, Micros, Side, Ticker, Trade};
 
 use super::books::{LocalBook, TopPace, Update};
 use super::civil::korean;

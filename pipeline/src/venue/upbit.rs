@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{BookAction, Kind, Level, Micros, Money, Side, Ticker, Trade};
+use tapeline_schemas::{Kind, Level, Micros, Money, Side, Ticker, Trade};
 
 use super::books::{LocalBook, TopPace, Update};
 use super::json::{checked_level, number, parse};

@@ -186,8 +186,8 @@ struct DeribitBook<'a> {
 fn deribit_rows(raw: &Rows<'_>) -> Vec<Row> {
     let row = |level: &Vec<&RawValue>| {
         let [deed, price, amount] = level.as_slice() else { return None };
-        let text = format!("[\"new\",{},{}]", price.get(), amount.get());
-        let text = (text(deed) != "delete").then(|| text.into());
+        let kept = text(deed) != "delete";
+        let text = kept.then(|| format!("[\"new\",{},{}]", price.get(), amount.get()).into());
         Some(Row { price: money(price)?, text })
     };
     raw.iter().filter_map(row).collect()
