@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
-use croner::Cron;
+use cron::Schedule;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{self, Readiness};
@@ -19,13 +19,24 @@ type Work<'w> = Box<dyn FnMut() -> Doing<'w> + 'w>;
 /// Something to do again and again.
 pub struct Job<'w> {
     name: &'static str,
-    when: Cron,
+    when: Schedule,
     work: Work<'w>,
 }
 
-/// Reads a time of cron (minute, hour, day of month, month, day of week; UTC).
-pub fn parse(when: &str) -> Result<Cron, String> {
-    when.parse().map_err(|error: croner::errors::CronError| error.to_string())
+/// Reads a time of cron (minute, hour, day of month, month, day of week; UTC), or one with seconds before it. Days of
+/// the week go by their names: their numbers differ from cron to cron.
+pub fn parse(when: &str) -> Result<Schedule, String> {
+    let fields: Vec<&str> = when.split_whitespace().collect();
+    let numbered = |field: &&str| field.contains(|c: char| c.is_ascii_digit());
+    let seconds = match fields.len() {
+        5 => "0 ",
+        6 => "",
+        count => return Err(format!("{count} fields, expected 5")),
+    };
+    if fields.last().is_some_and(numbered) {
+        return Err("days of the week go by their names".to_owned());
+    }
+    format!("{seconds}{when}").parse().map_err(|error: cron::error::Error| error.to_string())
 }
 
 impl<'w> Job<'w> {
@@ -40,7 +51,7 @@ impl<'w> Job<'w> {
     }
 
     fn next(&self, after: DateTime<Utc>) -> Result<DateTime<Utc>> {
-        let next = self.when.find_next_occurrence(&after, false);
+        let next = self.when.after(&after).next();
         next.with_context(|| format!("{} is never due", self.name))
     }
 
@@ -116,7 +127,7 @@ mod tests {
         let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
         let next = job.next(at("2026-11-27T01:30:00Z")).expect("due");
         assert_eq!(next, at("2026-11-28T01:30:00Z"));
-        for wrong in ["", "61 * * * *", "every day", "* * *"] {
+        for wrong in ["", "61 * * * *", "every day", "* * *", "0 2 * * 0"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

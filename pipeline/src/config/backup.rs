@@ -91,7 +91,7 @@ impl Default for RepositoryConfig {
     }
 }
 
-/// Times as cron writes them (minute, hour, day of month, month, day of week), in UTC; `none` for never.
+/// Times as cron writes them (minute, hour, day of month, month, day of week by its name), in UTC; `none` for never.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupSchedule {
@@ -112,10 +112,10 @@ pub struct BackupSchedule {
 impl Default for BackupSchedule {
     fn default() -> BackupSchedule {
         BackupSchedule {
-            full: Some("0 2 * * 0".into()),
-            differential: Some("0 2 * * 1-6".into()),
+            full: Some("0 2 * * SUN".into()),
+            differential: Some("0 2 * * MON-SAT".into()),
             incremental: None,
-            restore_test: Some("0 5 * * 0".into()),
+            restore_test: Some("0 5 * * SUN".into()),
         }
     }
 }
