@@ -3,6 +3,7 @@
 
 mod bench;
 mod cpu;
+mod database;
 mod faults;
 mod market;
 mod produce;
@@ -31,6 +32,10 @@ enum Command {
     Faults(faults::FaultsArgs),
     /// Measure the pipeline, and programs like it, on this machine.
     Bench(bench::BenchArgs),
+    /// Measure what the database answers, and its archive, on a table of its own.
+    BenchDb(database::DatabaseArgs),
+    /// Measure how many bytes each kind takes in each tier.
+    Capacity,
 }
 
 #[tokio::main]
@@ -49,6 +54,8 @@ async fn run() -> Result<bool> {
     match Cli::parse().command {
         Command::Produce(args) => produce::run(Config::load(None)?, args).await.map(|()| true),
         Command::Bench(args) => bench::run(args).await.map(|()| true),
+        Command::BenchDb(args) => database::run(args).await,
+        Command::Capacity => database::capacity::run().await,
         Command::Faults(args) => {
             // Dropped at a signal, so that processes and services end with it.
             tokio::select! {

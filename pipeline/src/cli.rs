@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod database;
+mod doctor;
 mod host;
 mod instruments;
 mod lag;
@@ -115,6 +116,9 @@ pub enum Command {
     /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
     /// wrong, 2 where that could not be found out.
     Audit(audit::AuditArgs),
+    /// Examine what the pipeline stands on: database, Redis, the data itself; exit 1 with warnings, 2
+    /// where something is critical.
+    Doctor(doctor::DoctorArgs),
     /// The store's ledger.
     Ledger {
         /// What to do with it.
@@ -157,7 +161,7 @@ impl Cli {
     /// The exit code of a command that could not be carried out.
     pub fn failure_code(&self) -> ExitCode {
         match self.command {
-            Command::Audit(_) => ExitCode::from(2),
+            Command::Audit(_) | Command::Doctor(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -172,7 +176,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     let mut config = Config::load(file.as_deref())?;
     let looked_at = matches!(
         cli.command,
-        Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_) | Command::Replay(_)
+        Command::Demo(_)
+            | Command::Doctor(_)
+            | Command::Quarantine { .. }
+            | Command::Lag(_)
+            | Command::Replay(_)
     );
     if looked_at && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its output is what people look at
@@ -204,6 +212,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
+        Command::Doctor(args) => return doctor::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,

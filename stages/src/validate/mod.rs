@@ -17,6 +17,7 @@ use tapeline_schemas::{
 };
 
 use self::memory::{Judgement, SymbolMemory};
+pub use self::robust::Estimate;
 pub use self::rules::RULES_VERSION;
 use crate::decode::Decoders;
 use crate::flow::{
