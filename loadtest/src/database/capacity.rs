@@ -117,12 +117,14 @@ async fn tiers(
     let of_million = |bytes: i64| bytes as f64 / MIB / rows as f64 * MILLION;
     let mut tiers = vec![of_million(heap), of_million(indexes)];
     let range = ["--date", "2026-01-01", "--to-date", "2026-01-02"];
-    place.tapeline(&[&["archive", "create", "--kind", kind], &range[..]].concat(), rules.clone())?;
+    place
+        .tapeline(&[&["archive", "create", "--kind", kind], &range[..]].concat(), rules.clone())?;
     let listed = place.tapeline(&["archive", "list", "--kind", kind, "--json"], rules.clone())?;
     let listed: Vec<Value> = serde_json::from_str(&listed)?;
     let archived: i64 = listed.iter().filter_map(|day| day["bytes"].as_i64()).sum();
     if community {
-        let compress = format!("select compress_chunk(chunk, true) from show_chunks('{table}') chunk");
+        let compress =
+            format!("select compress_chunk(chunk, true) from show_chunks('{table}') chunk");
         // tables without compression stay as they are
         if database.execute(compress.as_str()).await.is_ok() {
             let bytes: i64 = sqlx::query_scalar(&format!("select hypertable_size('{table}')"))

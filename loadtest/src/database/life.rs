@@ -22,18 +22,16 @@ pub(super) async fn run(place: &Place, shape: &Shape, figures: &mut Figures) -> 
     let (days, rows) = days(shape);
     let first = "2026-01-01".to_owned();
     let mut database = place.database().await?;
-    let (last, after): (String, String) = sqlx::query_as(
-        "select (date '2026-01-01' + $1 - 1)::text, (date '2026-01-01' + $1)::text",
-    )
-    .bind(days as i32)
-    .fetch_one(&mut database)
-    .await?;
+    let (last, after): (String, String) =
+        sqlx::query_as("select (date '2026-01-01' + $1 - 1)::text, (date '2026-01-01' + $1)::text")
+            .bind(days as i32)
+            .fetch_one(&mut database)
+            .await?;
     export(place, figures, (&first, &after), rows)?;
     let before = digest(&mut database, days).await?;
     ensure!(before.0 as u64 == rows, "{} rows are in the first {days} days", before.0);
 
-    let archive =
-        ["archive", "create", "--kind", "trade", "--date", &first, "--to-date", &last];
+    let archive = ["archive", "create", "--kind", "trade", "--date", &first, "--to-date", &last];
     let rate = timed(place, &archive, rows, keep_all())?;
     figures.add("archive", rate, "rows/s", Some(Target::AtLeast(500_000.0)));
     sizes(place, &mut database, days, figures).await?;
@@ -48,7 +46,8 @@ pub(super) async fn run(place: &Place, shape: &Shape, figures: &mut Figures) -> 
     let rate = timed(place, &restore, rows, keep_all())?;
     figures.add("restore", rate, "rows/s", Some(Target::AtLeast(300_000.0)));
     let after = digest(&mut database, days).await?;
-    let differ = if after == before { 0.0 } else { (before.0 - after.0).unsigned_abs().max(1) as f64 };
+    let differ =
+        if after == before { 0.0 } else { (before.0 - after.0).unsigned_abs().max(1) as f64 };
     figures.add(IDENTICAL, differ, "", Some(Target::Below(1.0)));
     Ok(())
 }
@@ -90,12 +89,7 @@ fn timed(place: &Place, arguments: &[&str], rows: u64, rules: Value) -> Result<f
     Ok(rows as f64 / began.elapsed().as_secs_f64())
 }
 
-fn export(
-    place: &Place,
-    figures: &mut Figures,
-    (from, to): (&str, &str),
-    rows: u64,
-) -> Result<()> {
+fn export(place: &Place, figures: &mut Figures, (from, to): (&str, &str), rows: u64) -> Result<()> {
     let file = place.folder.join("export.csv");
     let out = file.to_str().context("a folder whose name is text")?;
     let common = ["query", "--kind", "trade", "--from", from, "--to", to, "--out", out];

@@ -137,13 +137,8 @@ pub(super) async fn load_day(database: &mut PgConnection, shape: &Shape, day: u6
         .map(|key| key.split_once(':').map_or(key, |(_, symbol)| symbol).to_owned())
         .collect();
     let mut open: Vec<Option<(Micros, Bar)>> = vec![None; symbols.len()];
-    let mut made = Day {
-        tuples: HEADER.to_vec(),
-        candles: HEADER.to_vec(),
-        rows: 0,
-        bar: None,
-        failed: None,
-    };
+    let mut made =
+        Day { tuples: HEADER.to_vec(), candles: HEADER.to_vec(), rows: 0, bar: None, failed: None };
     let mut copy = database.copy_in_raw(&statement(Table::Trades)).await?;
     while made.rows < rows {
         let symbol = market.next(0, &mut made).symbol;

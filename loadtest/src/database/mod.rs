@@ -41,7 +41,10 @@ pub(crate) struct DatabaseArgs {
 
 /// Runs the command; false where a figure is not reached.
 pub(crate) async fn run(args: DatabaseArgs) -> Result<bool> {
-    ensure!(!cfg!(debug_assertions), "benchmarks of a debug build say nothing: use `make bench-db`");
+    ensure!(
+        !cfg!(debug_assertions),
+        "benchmarks of a debug build say nothing: use `make bench-db`"
+    );
     let rows = args.rows.unwrap_or(if args.quick { QUICK_ROWS } else { ROWS });
     let shape = Shape::of(rows);
     let mut figures = Figures::new(args.quick, &shape).await?;

@@ -68,10 +68,9 @@ impl Builder {
 
     fn append_null(&mut self) {
         match self {
-            Builder::Text(b)
-            | Builder::NumericText(b)
-            | Builder::Json(b)
-            | Builder::Uuid(b) => b.append_null(),
+            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) | Builder::Uuid(b) => {
+                b.append_null()
+            }
             Builder::Boolean(b) => b.append_null(),
             Builder::Smallint(b) => b.append_null(),
             Builder::Integer(b) => b.append_null(),
@@ -132,10 +131,9 @@ impl Builder {
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Builder::Text(b)
-            | Builder::NumericText(b)
-            | Builder::Json(b)
-            | Builder::Uuid(b) => Arc::new(b.finish()),
+            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) | Builder::Uuid(b) => {
+                Arc::new(b.finish())
+            }
             Builder::Boolean(b) => Arc::new(b.finish()),
             Builder::Smallint(b) => Arc::new(b.finish()),
             Builder::Integer(b) => Arc::new(b.finish()),

@@ -61,10 +61,9 @@ impl ColumnType {
 
     fn arrow(self) -> DataType {
         match self {
-            ColumnType::Text
-            | ColumnType::NumericText
-            | ColumnType::Json
-            | ColumnType::Uuid => DataType::Utf8,
+            ColumnType::Text | ColumnType::NumericText | ColumnType::Json | ColumnType::Uuid => {
+                DataType::Utf8
+            }
             ColumnType::Boolean => DataType::Boolean,
             ColumnType::Smallint => DataType::Int16,
             ColumnType::Integer => DataType::Int32,

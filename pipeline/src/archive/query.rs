@@ -58,7 +58,11 @@ pub async fn query(
 ) -> Result<Answered> {
     let table = ArchivedTable::load(database, &query.table).await?;
     let has = |column: &str| table.index_of(column).is_some();
-    ensure!(query.wanted.symbol.is_none() || has("symbol"), "rows of {} have no symbol", query.kind);
+    ensure!(
+        query.wanted.symbol.is_none() || has("symbol"),
+        "rows of {} have no symbol",
+        query.kind
+    );
     ensure!(query.exchange.is_none() || has("exchange"), "rows of {} have no venue", query.kind);
     let mut writer = Writer {
         exporter: Exporter::new(format, out),
@@ -83,9 +87,9 @@ pub async fn query(
         // rows that were told already are only found one by one
         Some(url) if plain => {
             let ranges = unordered::ranges(database, &table, &query.wanted).await?;
-            let statements = ranges.into_iter().map(|wanted| {
-                statement(&table, &Query { wanted, ..query.clone() }, false)
-            });
+            let statements = ranges
+                .into_iter()
+                .map(|wanted| statement(&table, &Query { wanted, ..query.clone() }, false));
             let statements = statements.collect();
             unordered::lines(url, statements, &writer.columns, format, &mut writer.exporter).await?
         }
@@ -193,11 +197,8 @@ fn statement(table: &ArchivedTable, query: &Query, ordered: bool) -> String {
     conditions.extend(query.wanted.from.map(|from| format!("{time} >= {}", moment(from))));
     conditions.extend(query.wanted.to.map(|to| format!("{time} < {}", moment(to))));
     let limit = query.limit.map(|limit| format!(" limit {limit}")).unwrap_or_default();
-    let order = if ordered {
-        format!(" order by {time}, {}", table.order_list())
-    } else {
-        String::new()
-    };
+    let order =
+        if ordered { format!(" order by {time}, {}", table.order_list()) } else { String::new() };
     format!(
         "copy (select {} from {} where {}{order}{limit}) to stdout (format binary)",
         table.column_list(),

@@ -34,10 +34,10 @@ pub struct DoctorArgs {
 
 /// Examines once. The exit code says how bad it is; 2 also where nothing could be examined.
 pub(super) async fn run(config: &Config, args: DoctorArgs) -> Result<ExitCode> {
-    let machine = args.memory_gib.zip(args.cores).map(|(gib, cores)| Machine {
-        memory: i64::from(gib) << 30,
-        cores: i64::from(cores),
-    });
+    let machine = args
+        .memory_gib
+        .zip(args.cores)
+        .map(|(gib, cores)| Machine { memory: i64::from(gib) << 30, cores: i64::from(cores) });
     let scope = Scope {
         machine,
         pgbouncer: args.pgbouncer,

@@ -20,8 +20,7 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
     let client = redis::Client::open(patient.config.redis.url.as_str()).context("redis.url")?;
     let mut cache = client.get_multiplexed_async_connection().await.context("redis")?;
     let text: String = redis::cmd("INFO").query_async(&mut cache).await.context("INFO")?;
-    let info: HashMap<&str, &str> =
-        text.lines().filter_map(|line| line.split_once(':')).collect();
+    let info: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let number = |name: &str| info.get(name).and_then(|value| value.trim().parse::<f64>().ok());
     let used = number("used_memory").unwrap_or(0.0) as i64;
     let most = number("maxmemory").unwrap_or(0.0) as i64;
@@ -72,10 +71,13 @@ fn room(patient: &mut Patient<'_>, used: i64, most: i64, policy: &str) {
     }
     if policy == "noeviction" || policy.starts_with("allkeys") {
         let message = match policy {
-            "noeviction" => "noeviction: when it is full the cache stage waits instead of dropping what expires next",
+            "noeviction" => {
+                "noeviction: when it is full the cache stage waits instead of dropping what expires next"
+            }
             _ => "allkeys: values without an end of their own may be dropped",
         };
-        let finding = patient.report.find("redis maxmemory-policy", Severity::Advice, message.to_owned());
+        let finding =
+            patient.report.find("redis maxmemory-policy", Severity::Advice, message.to_owned());
         finding.advise(Target::Redis, "maxmemory-policy volatile-ttl", true);
     }
 }

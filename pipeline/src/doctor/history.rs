@@ -66,7 +66,11 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
     let shown: Vec<String> = outliers.iter().take(SHOWN).map(Outlier::shown).collect();
     let message = match shown.as_slice() {
         [] => format!("none in {judged} minutes of the last {hours} h"),
-        shown => format!("{} in {judged} minutes of the last {hours} h: {}", outliers.len(), shown.join("; ")),
+        shown => format!(
+            "{} in {judged} minutes of the last {hours} h: {}",
+            outliers.len(),
+            shown.join("; ")
+        ),
     };
     let figures: Vec<_> = outliers.iter().map(Outlier::figures).collect();
     let finding = patient.report.find("price outliers", severity, message);
@@ -87,7 +91,8 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
 /// Judges each minute's extremes by the closes before it and by those after it.
 fn judge(symbol: &(String, String), minutes: &[Minute], limit: u32, outliers: &mut Vec<Outlier>) {
     let sides = |minute: &Minute, estimate: &Estimate| {
-        [minute.low, minute.high].map(|price| estimate.judge(price, limit).map(|(median, _)| median))
+        [minute.low, minute.high]
+            .map(|price| estimate.judge(price, limit).map(|(median, _)| median))
     };
     let mut after = Vec::with_capacity(minutes.len());
     let mut estimate = Estimate::default();
@@ -99,12 +104,21 @@ fn judge(symbol: &(String, String), minutes: &[Minute], limit: u32, outliers: &m
     for (minute, after) in minutes.iter().zip(after.into_iter().rev()) {
         let before = sides(minute, &estimate);
         estimate.push(minute.close);
-        for (price, (before, after)) in [minute.low, minute.high].into_iter().zip(before.into_iter().zip(after)) {
+        for (price, (before, after)) in
+            [minute.low, minute.high].into_iter().zip(before.into_iter().zip(after))
+        {
             let (Some(median), Some(_)) = (before, after) else { continue };
-            let (Ok(price), Ok(median)) = (Money::from_mantissa(price), Money::from_mantissa(median)) else {
+            let (Ok(price), Ok(median)) =
+                (Money::from_mantissa(price), Money::from_mantissa(median))
+            else {
                 continue;
             };
-            outliers.push(Outlier { symbol: symbol.clone(), time: minute.time.clone(), price, median });
+            outliers.push(Outlier {
+                symbol: symbol.clone(),
+                time: minute.time.clone(),
+                price,
+                median,
+            });
             if minute.low == minute.high {
                 break;
             }
@@ -131,7 +145,8 @@ mod tests {
     use super::*;
 
     fn minutes(prices: impl IntoIterator<Item = (i128, i128)>) -> Vec<Minute> {
-        let minute = |(index, (close, high))| Minute { time: format!("{index}"), low: close, high, close };
+        let minute =
+            |(index, (close, high))| Minute { time: format!("{index}"), low: close, high, close };
         prices.into_iter().enumerate().map(minute).collect()
     }
 

@@ -15,7 +15,11 @@ pub struct Machine {
 pub(super) fn of_database(config: &Config) -> Option<Machine> {
     let url = url::Url::parse(config.database.read_url()).ok()?;
     let local = url.host_str().is_none_or(|host| {
-        host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
     });
     local.then(here).flatten()
 }

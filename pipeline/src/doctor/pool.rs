@@ -24,10 +24,15 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
         share if share > BUSY.0 => Severity::Warning,
         _ => Severity::Ok,
     };
-    let finding = patient.report.find("connections", severity, format!("{used} of {most} are in use"));
+    let finding =
+        patient.report.find("connections", severity, format!("{used} of {most} are in use"));
     finding.with_figures(json!({"used": used, "max": most}));
     if severity > Severity::Ok {
-        finding.advise(Target::Command, "put PgBouncer in front, or lower database.pool_size", false);
+        finding.advise(
+            Target::Command,
+            "put PgBouncer in front, or lower database.pool_size",
+            false,
+        );
     }
     idle_transactions(patient).await?;
     match patient.scope.pgbouncer.clone() {
@@ -48,10 +53,14 @@ async fn idle_transactions(patient: &mut Patient<'_>) -> Result<()> {
     .fetch_one(&mut patient.database)
     .await?;
     if !all {
-        patient.report.unseen("transactions of other roles", "this role is not in pg_read_all_stats");
+        patient
+            .report
+            .unseen("transactions of other roles", "this role is not in pg_read_all_stats");
     }
     if idle > 0 {
-        let message = format!("{idle} transactions have been idle for more than {limit} s: vacuum can remove nothing younger");
+        let message = format!(
+            "{idle} transactions have been idle for more than {limit} s: vacuum can remove nothing younger"
+        );
         let finding = patient.report.find("idle transactions", Severity::Warning, message);
         finding.advise(
             Target::Postgresql,
@@ -76,11 +85,13 @@ async fn pools(patient: &mut Patient<'_>, url: &str) -> Result<()> {
             let text = row.try_get_unchecked::<String, _>(name);
             text.ok().and_then(|text| text.parse().ok()).unwrap_or_default()
         };
-        let (active, waiting, longest) = (number("cl_active"), number("cl_waiting"), number("maxwait"));
+        let (active, waiting, longest) =
+            (number("cl_active"), number("cl_waiting"), number("maxwait"));
         let servers = number("sv_active") + number("sv_idle") + number("sv_used");
-        let severity =
-            if longest >= WAIT_SECONDS { Severity::Warning } else { Severity::Ok };
-        let message = format!("{database} as {user}: {active} clients served, {waiting} wait, the first for {longest} s; {servers} connections");
+        let severity = if longest >= WAIT_SECONDS { Severity::Warning } else { Severity::Ok };
+        let message = format!(
+            "{database} as {user}: {active} clients served, {waiting} wait, the first for {longest} s; {servers} connections"
+        );
         let finding = patient.report.find("pools", severity, message);
         finding.with_figures(json!({"database": database, "user": user, "active": active, "waiting": waiting, "max_wait_s": longest, "servers": servers}));
         if severity > Severity::Ok {

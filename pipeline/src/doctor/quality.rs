@@ -31,12 +31,18 @@ async fn gaps(patient: &mut Patient<'_>) -> Result<()> {
         )
         .fetch_one(&mut patient.database)
         .await?;
-        format!("{open} holes are open, {ended} of {seconds:.0} s in all are unfilled; the first: {first}")
+        format!(
+            "{open} holes are open, {ended} of {seconds:.0} s in all are unfilled; the first: {first}"
+        )
     };
     let finding = patient.report.find("gaps", severity, message);
     finding.with_figures(json!({"open": open, "unfilled": ended, "unfilled_seconds": seconds}));
     if severity > Severity::Ok {
-        finding.advise(Target::Command, "select * from market_data_gaps where state <> 'filled'", false);
+        finding.advise(
+            Target::Command,
+            "select * from market_data_gaps where state <> 'filled'",
+            false,
+        );
     }
     Ok(())
 }
@@ -54,7 +60,13 @@ async fn shares(patient: &mut Patient<'_>) -> Result<()> {
     .fetch_one(&mut patient.database)
     .await?;
     if records < patient.limits.records {
-        patient.report.unseen("shares of records", &format!("the ledger has only {records} records of pipeline {}", patient.config.pipeline.id));
+        patient.report.unseen(
+            "shares of records",
+            &format!(
+                "the ledger has only {records} records of pipeline {}",
+                patient.config.pipeline.id
+            ),
+        );
         return Ok(());
     }
     let late: i64 = sqlx::query_scalar(

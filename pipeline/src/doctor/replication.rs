@@ -102,14 +102,20 @@ async fn archiver(patient: &mut Patient<'_>) -> Result<()> {
     }
     let severity = if why { Severity::Critical } else { Severity::Ok };
     let message = match (why, age) {
-        (true, _) => format!("archiving the log fails, {failed} times so far: the log grows until the disk is full"),
+        (true, _) => format!(
+            "archiving the log fails, {failed} times so far: the log grows until the disk is full"
+        ),
         (false, Some(age)) => format!("the last piece of the log was archived {age:.0} s ago"),
         (false, None) => "nothing had to be archived yet".to_owned(),
     };
     let finding = patient.report.find("archive_mode", severity, message);
     finding.with_figures(json!({"failed": failed, "last_archived_seconds": age}));
     if why {
-        finding.advise(Target::Command, "read the server's log for what archive_command says", false);
+        finding.advise(
+            Target::Command,
+            "read the server's log for what archive_command says",
+            false,
+        );
     }
     Ok(())
 }

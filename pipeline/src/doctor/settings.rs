@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use anyhow::Result;
 use serde_json::json;
 
+use super::Patient;
 use super::memory;
 use super::report::{Severity, Target, size};
-use super::Patient;
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
@@ -66,13 +66,25 @@ fn safety(patient: &mut Patient<'_>, settings: &Settings) {
     for (name, severity, why) in [
         ("fsync", Severity::Critical, "a crash of the machine destroys the database"),
         ("full_page_writes", Severity::Critical, "a crash may leave half-written pages"),
-        ("synchronous_commit", Severity::Warning, "a crash takes back what was committed: rows and fence stay together, and the log has them, but a client that was told so is wrong"),
-        ("autovacuum", Severity::Warning, "nothing removes dead rows or keeps statistics; in the end writing stops"),
+        (
+            "synchronous_commit",
+            Severity::Warning,
+            "a crash takes back what was committed: rows and fence stay together, and the log has them, but a client that was told so is wrong",
+        ),
+        (
+            "autovacuum",
+            Severity::Warning,
+            "nothing removes dead rows or keeps statistics; in the end writing stops",
+        ),
     ] {
         match settings.text(name) {
             Some("off") => {
                 let finding = patient.report.find(name, severity, format!("off: {why}"));
-                finding.advise(Target::Postgresql, format!("alter system set {name} = 'on';"), true);
+                finding.advise(
+                    Target::Postgresql,
+                    format!("alter system set {name} = 'on';"),
+                    true,
+                );
             }
             value => {
                 patient.report.find(name, Severity::Ok, value.unwrap_or("unknown").to_owned());
@@ -100,7 +112,8 @@ fn planner(patient: &mut Patient<'_>, settings: &Settings) {
         ),
         (
             "random_page_cost",
-            settings.text("random_page_cost").and_then(|cost| cost.parse().ok()).unwrap_or(1.1) > 2.0_f64,
+            settings.text("random_page_cost").and_then(|cost| cost.parse().ok()).unwrap_or(1.1)
+                > 2.0_f64,
             "that of a spinning disk: indexes are not used where they would help",
             "alter system set random_page_cost = 1.1;",
         ),
@@ -134,8 +147,20 @@ fn sizes(patient: &mut Patient<'_>, settings: &Settings, machine: memory::Machin
     let rules = [
         ("shared_buffers", memory / 8, memory / 2, memory / 4, false),
         ("effective_cache_size", memory / 3, memory, memory / 4 * 3, true),
-        ("maintenance_work_mem", (memory / 64).min(GIB), memory / 8, (memory / 16).min(2 * GIB), true),
-        ("work_mem", 4 * MIB, (memory / 4 / (connections / 4).max(1)).max(16 * MIB), (memory / 4 / connections).max(8 * MIB), true),
+        (
+            "maintenance_work_mem",
+            (memory / 64).min(GIB),
+            memory / 8,
+            (memory / 16).min(2 * GIB),
+            true,
+        ),
+        (
+            "work_mem",
+            4 * MIB,
+            (memory / 4 / (connections / 4).max(1)).max(16 * MIB),
+            (memory / 4 / connections).max(8 * MIB),
+            true,
+        ),
         ("max_wal_size", 4 * GIB, i64::MAX, 8 * GIB, true),
     ];
     let mut wrong = 0;
@@ -150,32 +175,45 @@ fn sizes(patient: &mut Patient<'_>, settings: &Settings, machine: memory::Machin
         let finding = patient.report.find(name, Severity::Advice, message);
         finding.with_figures(json!({"bytes": value, "memory": memory}));
         let restart = if safe { "" } else { " -- then restart" };
-        finding.advise(Target::Postgresql, format!("alter system set {name} = '{}';{restart}", mib(better)), safe);
+        finding.advise(
+            Target::Postgresql,
+            format!("alter system set {name} = '{}';{restart}", mib(better)),
+            safe,
+        );
     }
     if settings.number("checkpoint_timeout").is_some_and(|seconds| seconds < 600) {
         let message = "checkpoints come often, and each writes full pages anew";
-        let finding = patient.report.find("checkpoint_timeout", Severity::Advice, message.to_owned());
+        let finding =
+            patient.report.find("checkpoint_timeout", Severity::Advice, message.to_owned());
         finding.advise(Target::Postgresql, "alter system set checkpoint_timeout = '15min';", true);
         wrong += 1;
     }
     if wrong == 0 {
-        let message = format!("memory and log fit a machine of {} and {} cores", size(memory), machine.cores);
+        let message =
+            format!("memory and log fit a machine of {} and {} cores", size(memory), machine.cores);
         patient.report.find("sizes", Severity::Ok, message);
     }
 }
 
 /// Workers for chunks' jobs, parallel plans and the scheduler come from one pool.
 fn workers(patient: &mut Patient<'_>, settings: &Settings) {
-    let (Some(all), Some(ours)) =
-        (settings.number("max_worker_processes"), settings.number("timescaledb.max_background_workers"))
-    else {
+    let (Some(all), Some(ours)) = (
+        settings.number("max_worker_processes"),
+        settings.number("timescaledb.max_background_workers"),
+    ) else {
         return;
     };
     let parallel = settings.number("max_parallel_workers").unwrap_or(8);
     let wanted = 3 + ours + parallel;
     if all < wanted {
-        let message = format!("{all} worker processes are fewer than timescaledb's {ours}, {parallel} parallel ones and 3");
+        let message = format!(
+            "{all} worker processes are fewer than timescaledb's {ours}, {parallel} parallel ones and 3"
+        );
         let finding = patient.report.find("max_worker_processes", Severity::Advice, message);
-        finding.advise(Target::Postgresql, format!("alter system set max_worker_processes = {wanted}; -- then restart"), false);
+        finding.advise(
+            Target::Postgresql,
+            format!("alter system set max_worker_processes = {wanted}; -- then restart"),
+            false,
+        );
     }
 }

@@ -34,7 +34,8 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
         patient.report.unseen("text of slow statements", "this role is not in pg_read_all_stats");
     }
     if rows.is_empty() {
-        let message = format!("no statement takes more than {} ms in the mean", patient.limits.slow_ms);
+        let message =
+            format!("no statement takes more than {} ms in the mean", patient.limits.slow_ms);
         patient.report.find("slow statements", Severity::Ok, message);
     }
     for (query, calls, mean, total) in rows {
@@ -42,8 +43,14 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
         let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
         let message = format!("{mean:.0} ms in the mean of {calls} calls: {shown}");
         let finding = patient.report.find("slow statements", Severity::Warning, message);
-        finding.with_figures(json!({"query": text, "calls": calls, "mean_ms": mean, "total_ms": total}));
-        finding.advise(Target::Command, "explain (analyze, buffers) it: does it name a time range and a symbol?", false);
+        finding.with_figures(
+            json!({"query": text, "calls": calls, "mean_ms": mean, "total_ms": total}),
+        );
+        finding.advise(
+            Target::Command,
+            "explain (analyze, buffers) it: does it name a time range and a symbol?",
+            false,
+        );
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::report::{Severity, Target, size};
 use super::Patient;
+use super::report::{Severity, Target, size};
 use crate::lifecycle::{self, Action};
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -46,8 +46,7 @@ async fn chunks(patient: &mut Patient<'_>) -> Result<()> {
         let too_many = chunks > patient.limits.chunks;
         // the newest chunks' indexes should stay in memory: a quarter of it is TimescaleDB's rule
         let too_large = machine.is_some_and(|machine| largest > machine.memory / 4);
-        let severity =
-            if too_many || too_large { Severity::Warning } else { Severity::Ok };
+        let severity = if too_many || too_large { Severity::Warning } else { Severity::Ok };
         let compressed_text =
             if patient.community { format!(", {compressed} compressed") } else { String::new() };
         let message = format!(
@@ -175,10 +174,9 @@ async fn transactions(patient: &mut Patient<'_>) -> Result<()> {
 /// What `tapeline lifecycle` should have done by now.
 async fn overdue(patient: &mut Patient<'_>) -> Result<()> {
     let steps = lifecycle::plan(&mut patient.database, &patient.config.lifecycle).await?;
-    let now: i64 =
-        sqlx::query_scalar("select (extract(epoch from now()) * 1000000)::bigint")
-            .fetch_one(&mut patient.database)
-            .await?;
+    let now: i64 = sqlx::query_scalar("select (extract(epoch from now()) * 1000000)::bigint")
+        .fetch_one(&mut patient.database)
+        .await?;
     let mut found = false;
     for action in [Action::Compress, Action::Drop] {
         let late = steps.iter().filter(|step| step.action == action).filter_map(|step| {
@@ -199,7 +197,11 @@ async fn overdue(patient: &mut Patient<'_>) -> Result<()> {
         let finding = patient.report.find("archive lag", Severity::Warning, message);
         finding.with_figures(json!({"action": action, "chunks": chunks, "days": longest}));
         if patient.config.archive.url.is_none() && action == Action::Drop {
-            finding.advise(Target::Command, "set archive.url: nothing is dropped without an archive", false);
+            finding.advise(
+                Target::Command,
+                "set archive.url: nothing is dropped without an archive",
+                false,
+            );
         }
         finding.advise(Target::Command, "tapeline lifecycle run", false);
     }

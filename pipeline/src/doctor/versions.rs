@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::report::{Severity, Target};
 use super::Patient;
+use super::report::{Severity, Target};
 use crate::migrate;
 
 /// Major versions of PostgreSQL that the pipeline is made for.
@@ -17,8 +17,7 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
     )
     .fetch_one(&mut patient.database)
     .await?;
-    let severity =
-        if number / MAJOR < LEAST_MAJOR { Severity::Warning } else { Severity::Ok };
+    let severity = if number / MAJOR < LEAST_MAJOR { Severity::Warning } else { Severity::Ok };
     let message = format!("{version}; the pipeline is made for {LEAST_MAJOR} and later");
     patient.report.find("postgresql", severity, message).with_figures(json!({"version": version}));
     extensions(patient).await?;
@@ -40,17 +39,32 @@ async fn extensions(patient: &mut Patient<'_>) -> Result<()> {
             Some((_, Some(installed), newest)) => {
                 let old = newest.as_ref().is_some_and(|newest| newest != installed);
                 let severity = if old { Severity::Advice } else { Severity::Ok };
-                let more = if name == "timescaledb" { format!(", {edition} edition") } else { String::new() };
-                let newer = newest.as_ref().filter(|_| old).map(|newest| format!(", {newest} is on the machine"));
+                let more = if name == "timescaledb" {
+                    format!(", {edition} edition")
+                } else {
+                    String::new()
+                };
+                let newer = newest
+                    .as_ref()
+                    .filter(|_| old)
+                    .map(|newest| format!(", {newest} is on the machine"));
                 let message = format!("{name} {installed}{more}{}", newer.unwrap_or_default());
                 let finding = report.find("extension", severity, message);
                 if old {
-                    finding.advise(Target::Command, format!("alter extension {name} update; -- as the first statement of a session"), false);
+                    finding.advise(
+                        Target::Command,
+                        format!(
+                            "alter extension {name} update; -- as the first statement of a session"
+                        ),
+                        false,
+                    );
                 }
             }
             _ => {
-                let severity = if name == "timescaledb" { Severity::Critical } else { Severity::Advice };
-                let finding = report.find("extension", severity, format!("{name} is not in this database"));
+                let severity =
+                    if name == "timescaledb" { Severity::Critical } else { Severity::Advice };
+                let finding =
+                    report.find("extension", severity, format!("{name} is not in this database"));
                 finding.advise(Target::Postgresql, format!("create extension {name};"), false);
             }
         }
@@ -68,7 +82,8 @@ async fn migrations(patient: &mut Patient<'_>) -> Result<()> {
             patient.report.find("migrations", Severity::Ok, "all are applied".to_owned());
         }
         Err(error) => {
-            let finding = patient.report.find("migrations", Severity::Critical, format!("{error:#}"));
+            let finding =
+                patient.report.find("migrations", Severity::Critical, format!("{error:#}"));
             finding.advise(Target::Command, "tapeline migrate up", false);
         }
     }

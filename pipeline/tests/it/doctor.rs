@@ -102,7 +102,8 @@ fn tapeline(config: &Config, more: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only_what_is_safe_o2_o4() {
+async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only_what_is_safe_o2_o4()
+ {
     let cluster = Cluster::new("doctor", &["postgres", "redis"]);
     let superuser = cluster.superuser();
     let mut database = PgConnection::connect(&superuser).await.expect("superuser");
@@ -147,7 +148,7 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
         ("slow statements", Warning, "pg_sleep"),
         ("idle transactions", Warning, "1 transactions"),
         ("replication slots", Warning, "nobody"),
-        ("index use", Advice, "idx_ohlcv_exchange_symbol_time"),
+        ("index use", Advice, "idx_anomalies_exchange_symbol_time"),
         ("synchronous_commit", Warning, "alter system set synchronous_commit = 'on'"),
         ("jit", Advice, "alter system set jit = 'off'"),
         ("shared_buffers", Advice, "alter system set shared_buffers = '262144MB'; -- then restart"),
@@ -178,13 +179,20 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
     );
 
     // what is safe is set, and nothing else
-    let refused = doctor::run(&reader, &Scope { apply: true, ..wide.clone() }, &low()).await.expect("examines");
+    let refused = doctor::run(&reader, &Scope { apply: true, ..wide.clone() }, &low())
+        .await
+        .expect("examines");
     let outcomes = |report: &Report| -> Vec<String> {
         let advice = report.findings.iter().flat_map(|finding| &finding.advice);
-        advice.filter(|advice| advice.line.starts_with("alter")).filter_map(|advice| advice.applied.clone()).collect()
+        advice
+            .filter(|advice| advice.line.starts_with("alter"))
+            .filter_map(|advice| advice.applied.clone())
+            .collect()
     };
     assert!(outcomes(&refused).iter().all(|how| how.contains("permission denied")), "{refused:?}");
-    let applied = doctor::run(&config, &Scope { apply: true, ..wide.clone() }, &low()).await.expect("examines");
+    let applied = doctor::run(&config, &Scope { apply: true, ..wide.clone() }, &low())
+        .await
+        .expect("examines");
     assert!(outcomes(&applied).iter().all(|how| how == "applied"), "{applied:?}");
     let set: Vec<String> = sqlx::query_scalar(
         "select name from pg_file_settings where sourcefile like '%auto.conf' and name in

@@ -87,10 +87,8 @@ pub(crate) fn interpreter(name: &str, requirements: &Path) -> PathBuf {
 fn produce(pipeline: &Pipeline, more: &[&str]) -> Summary {
     let config = &pipeline.context.config;
     let registry = config.registry.url.as_deref().expect("a registry");
-    let mut command = Command::new(interpreter(
-        "venv-python",
-        &Path::new(EXAMPLE).join("requirements.txt"),
-    ));
+    let mut command =
+        Command::new(interpreter("venv-python", &Path::new(EXAMPLE).join("requirements.txt")));
     command.arg(Path::new(EXAMPLE).join("produce.py"));
     command.args(["--brokers", &config.kafka.brokers, "--registry", registry]);
     command.args(["--topic", &look::raw_topic(pipeline, Kind::Trade)]).args(more);

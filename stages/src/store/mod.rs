@@ -21,8 +21,8 @@ pub(crate) use pushed::uuid;
 use rows::Origin;
 pub use table::Table;
 pub(crate) use table::{Rule, Spec};
-pub(crate) use tuple::{Tuple, postgres_micros};
 pub use tuple::{HEADER, TRAILER};
+pub(crate) use tuple::{Tuple, postgres_micros};
 
 /// The stage: one checked record, at most one row.
 #[derive(Debug, Default)]

@@ -65,10 +65,8 @@ async fn an_archive_that_is_missing_or_damaged_is_named_and_nothing_is_dropped_s
 fn on_a_full_disk(place: &Place) -> Output {
     place.empty();
     let run = place.command(&["lifecycle", "run"]);
-    let script = format!(
-        "mount -t tmpfs -o size=16k tmpfs '{}' && exec \"$@\"",
-        place.folder.display()
-    );
+    let script =
+        format!("mount -t tmpfs -o size=16k tmpfs '{}' && exec \"$@\"", place.folder.display());
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
     command.arg(run.get_program()).args(run.get_args());

@@ -23,10 +23,7 @@ async fn archive_drop_restore_leaves_row_identical_tables_s3() {
         .await
         .expect("runs");
     assert_eq!(report.dropped_rows, ROWS as u64);
-    assert_eq!(
-        count(&mut database, "select sum(rows)::bigint from tapeline_removals").await,
-        ROWS
-    );
+    assert_eq!(count(&mut database, "select sum(rows)::bigint from tapeline_removals").await, ROWS);
     assert_eq!(sums(&mut database).await, vec!["-"; TABLES.len()], "dropped");
     let again = place.database().await;
     drop(database);

@@ -29,7 +29,7 @@ pub(super) const ROWS: i64 = 7_430;
 pub(super) struct Place {
     admin_url: String,
     name: String,
-    url: String,
+    pub(super) url: String,
     pub(super) folder: PathBuf,
 }
 
@@ -212,4 +212,3 @@ pub(super) async fn restore_all(place: &Place, database: &mut PgConnection) -> u
     }
     added
 }
-

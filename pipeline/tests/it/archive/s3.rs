@@ -135,16 +135,18 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
     let s3 = S3::start();
 
     let lifecycle = ["lifecycle", "run"];
-    for (bucket, secret, what) in
-        [("missing", s3.told.secret.as_str(), "NoSuchBucket"), ("archive", "wrong", "SignatureDoesNotMatch")]
-    {
+    for (bucket, secret, what) in [
+        ("missing", s3.told.secret.as_str(), "NoSuchBucket"),
+        ("archive", "wrong", "SignatureDoesNotMatch"),
+    ] {
         let ended = s3.tapeline(&place, &lifecycle, bucket, secret).output().expect("runs");
         refused(&ended, what);
         assert_eq!(sums(&mut database).await, before, "nothing is dropped: {what}");
     }
 
     // killed while it writes, it goes on with what is there
-    for point in ["archive.after_upload:3", "archive.before_manifest:2", "lifecycle.before_commit"] {
+    for point in ["archive.after_upload:3", "archive.before_manifest:2", "lifecycle.before_commit"]
+    {
         let mut killed = s3.tapeline(&place, &lifecycle, "archive", &s3.told.secret);
         let ended = killed.env("TAPELINE_FAILPOINTS", point).output().expect("runs");
         assert_eq!(ended.status.signal(), Some(9), "{point}");
@@ -165,7 +167,8 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
     assert!(succeeded(&s3.run(&place, &["archive", "lifecycle", "apply"])).contains("archive"));
     assert!(s3.seen().await.rules.contains("GLACIER"), "the rules arrived");
     for (kind, _) in archived_kinds() {
-        let restore = ["restore", "--kind", kind.name(), "--date", "2021-01-01", "--to-date", "2021-12-31"];
+        let restore =
+            ["restore", "--kind", kind.name(), "--date", "2021-01-01", "--to-date", "2021-12-31"];
         succeeded(&s3.run(&place, &restore));
     }
     assert_eq!(sums(&mut database).await, before, "row-identical");
@@ -176,10 +179,13 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
 /// Breaks an object and a manifest in turn: each is named, and mended again.
 async fn spoil(place: &Place, s3: &S3) {
     let bucket = s3.bucket();
-    let listed = bucket.list_with_delimiter(Some(&"tape/kind=trade/exchange=KRAKEN/date=2021-04-17".into()));
+    let listed =
+        bucket.list_with_delimiter(Some(&"tape/kind=trade/exchange=KRAKEN/date=2021-04-17".into()));
     let object = listed.await.expect("lists").objects.remove(0).location;
     let manifest = "tape/_manifests/kind=trade/date=2021-04-17/000.json".into();
-    for (path, what) in [(&object, "the object was changed"), (&manifest, "it was changed, or cut off")] {
+    for (path, what) in
+        [(&object, "the object was changed"), (&manifest, "it was changed, or cut off")]
+    {
         let whole = bucket.get(path).await.expect("there").bytes().await.expect("bytes");
         let mut changed = whole.to_vec();
         changed[whole.len() / 2] ^= 0x80;
