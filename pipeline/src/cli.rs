@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod compare;
 mod database;
 mod host;
 mod instruments;
@@ -49,9 +50,11 @@ pub enum Command {
     Cache(host::StageArgs),
     /// Build candles from trades.
     Candles(host::StageArgs),
+    /// Write market data to InfluxDB too, a second target beside the database.
+    Influx(host::StageArgs),
     /// Run several stages in one process.
     Run {
-        /// Which ones; all of them where none is named.
+        /// Which ones; where none is named, all but `influx`.
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
         /// As for each stage.
@@ -115,6 +118,9 @@ pub enum Command {
     /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
     /// wrong, 2 where that could not be found out.
     Audit(audit::AuditArgs),
+    /// Compare the rows of two databases; exit 1 where they differ, 2 where that could not be
+    /// found out.
+    Compare(compare::CompareArgs),
     /// The store's ledger.
     Ledger {
         /// What to do with it.
@@ -157,7 +163,7 @@ impl Cli {
     /// The exit code of a command that could not be carried out.
     pub fn failure_code(&self) -> ExitCode {
         match self.command {
-            Command::Audit(_) => ExitCode::from(2),
+            Command::Audit(_) | Command::Compare(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -183,6 +189,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Store(args) => host::stages(config, vec![StageName::Store], &args).await?,
         Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
+        Command::Influx(args) => host::stages(config, vec![StageName::Influx], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,
         Command::Replay(args) => return replay::run(config, *args).await,
         Command::Connect(args) => serve::connect(config, args).await?,
@@ -204,6 +211,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
+        Command::Compare(args) => return compare::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,

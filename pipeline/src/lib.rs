@@ -3,9 +3,11 @@
 pub mod archive;
 pub mod audit;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod connect;
 pub mod demo;
+mod difference;
 pub mod instruments;
 pub mod kafka;
 pub mod lag;
@@ -20,5 +22,6 @@ pub mod schemas;
 pub mod secrets;
 pub mod settings;
 pub mod telemetry;
+mod tls;
 pub mod venue;
 pub mod wiring;

@@ -14,10 +14,15 @@ as_pg_owner() {
     fi
 }
 
-pg_url() { printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"; }
+pg_url() {
+    printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"
+    ! tls_on || printf '?sslmode=verify-full&sslrootcert=%s' "$(tls_ca)"
+}
 
 pg_admin() {
-    PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' \
+    local tls=()
+    ! tls_on || tls=(PGSSLMODE=verify-full "PGSSLROOTCERT=$(tls_ca)")
+    env PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' "${tls[@]}" \
         psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres "$@"
 }
 
@@ -71,16 +76,24 @@ pg_init() {
         return 1
     }
     rm -f "$secret"
-    as_pg_owner tee "$new/pg_hba.conf" <<<'host all all 127.0.0.1/32 scram-sha-256' >/dev/null
     mv "$new" "$data"
 }
 
 # Sized for two cores and 24 GiB shared with the broker and the pipeline.
 pg_write_config() {
+    local data host=host
+    data=$(pg_data)
+    if tls_on; then
+        host=hostssl
+        as_pg_owner tee "$data/server.crt" <"$STATE/tls/postgres.crt" >/dev/null
+        (umask 077 && as_pg_owner tee "$data/server.key" <"$STATE/tls/postgres.key" >/dev/null)
+    fi
+    as_pg_owner tee "$data/pg_hba.conf" <<<"$host all all 127.0.0.1/32 scram-sha-256" >/dev/null
     as_pg_owner tee "$(pg_data)/postgresql.auto.conf" >/dev/null <<END
 # written by scripts/services at every start
 listen_addresses = '127.0.0.1'
 port = $POSTGRES_PORT
+ssl = $(if tls_on; then printf on; else printf off; fi)
 unix_socket_directories = ''
 shared_preload_libraries = 'timescaledb,pg_stat_statements'
 timescaledb.telemetry_level = 'off'

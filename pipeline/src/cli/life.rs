@@ -296,7 +296,7 @@ pub(super) async fn query(config: &Config, args: QueryArgs) -> Result<()> {
         limit: args.limit,
     };
     let store = config.archive.url.is_some().then(|| Store::open(&config.archive)).transpose()?;
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = migrate::connect(config.database.read_url()).await?;
     let out: Box<dyn Write + Send> = match &args.out {
         Some(path) => Box::new(
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?,

@@ -5,6 +5,7 @@
 
 mod connect;
 mod error;
+mod influx;
 mod life;
 mod load;
 mod redact;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use connect::{ConnectConfig, VenueConfig};
 pub use error::ConfigError;
+pub use influx::InfluxConfig;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;
 pub use services::{
@@ -55,6 +57,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// The stage `candles`.
     pub candles: CandlesConfig,
+    /// The stage `influx`.
+    pub influx: InfluxConfig,
     /// The connectors.
     pub connect: ConnectConfig,
     /// The consumer groups of the stages.

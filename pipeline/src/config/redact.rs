@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    ArchiveConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig,
+    ArchiveConfig, Config, DatabaseConfig, InfluxConfig, KafkaConfig, RedisConfig, RegistryConfig,
+    VenueConfig,
 };
 
 const HIDDEN: &str = "***";
@@ -110,5 +111,6 @@ debug_without_secrets!(
     RegistryConfig,
     DatabaseConfig,
     RedisConfig,
+    InfluxConfig,
     VenueConfig
 );

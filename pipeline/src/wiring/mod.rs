@@ -4,6 +4,7 @@ pub(crate) mod candles;
 mod context;
 mod host;
 mod incarnation;
+mod influx;
 
 use std::time::Duration;
 
@@ -35,9 +36,15 @@ pub enum StageName {
     Cache,
     /// Trades into candles, and their revision.
     Candles,
+    /// Market data into InfluxDB, a second target beside the database.
+    Influx,
 }
 
 impl StageName {
+    /// The stages of a whole pipeline; the others are started by name.
+    pub const WHOLE: [StageName; 4] =
+        [StageName::Validate, StageName::Store, StageName::Cache, StageName::Candles];
+
     /// The name in groups, metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +52,7 @@ impl StageName {
             StageName::Store => "store",
             StageName::Cache => "cache",
             StageName::Candles => "candles",
+            StageName::Influx => "influx",
         }
     }
 }
@@ -61,10 +69,10 @@ pub struct StageGroup {
 }
 
 impl Context {
-    /// Every consumer group of the pipeline.
+    /// Every consumer group of the pipeline; `influx` only where it is configured.
     pub fn groups(&self) -> Result<Vec<StageGroup>> {
         let group = |stage, name, topics| StageGroup { stage, name, topics };
-        Ok(vec![
+        let mut groups = vec![
             group(StageName::Validate, "validate", self.raw_topics()?),
             group(StageName::Candles, "candles", self.sink_topics([Kind::Trade])?),
             group(StageName::Candles, "candles-longer", self.sink_topics([Kind::Candle])?),
@@ -76,7 +84,12 @@ impl Context {
             ),
             group(StageName::Store, "store", self.sink_topics(STORED_KINDS)?),
             group(StageName::Cache, "cache", self.sink_topics(CACHED_KINDS)?),
-        ])
+        ];
+        if self.config.influx.url.is_some() {
+            let topics = self.sink_topics(influx::KINDS)?;
+            groups.push(group(StageName::Influx, "influx", topics));
+        }
+        Ok(groups)
     }
 }
 
@@ -91,6 +104,7 @@ pub async fn run_stage(
         StageName::Store => run_store(context, shutdown).await,
         StageName::Cache => run_cache(context, shutdown).await,
         StageName::Candles => candles::run(context, shutdown).await,
+        StageName::Influx => influx::run(context, shutdown).await,
     }
     .with_context(|| format!("stage {}", stage.name()))
 }
@@ -195,10 +209,13 @@ pub const CACHED_KINDS: [Kind; 3] = [Kind::Ticker, Kind::Book, Kind::Candle];
 async fn run_cache(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;
     let topics = context.sink_topics(CACHED_KINDS)?;
-    let settings =
-        RedisSettings::new(&config.redis.url, &config.pipeline.id, identities(context, &topics));
+    let settings = RedisSettings::new(
+        config.redis.client()?,
+        &config.pipeline.id,
+        identities(context, &topics),
+    );
     let ends = LogEndReader::new(&config.kafka, topics.clone())?;
-    let sink = RedisSink::new(settings, ends).map_err(anyhow::Error::msg)?;
+    let sink = RedisSink::new(settings, ends);
     let limits = Limits {
         batch_positions: config.cache.batch_events,
         batch_bytes: 4 * 1024 * 1024,
