@@ -161,7 +161,7 @@ pub struct CheckArgs {
 
 impl Cli {
     /// The exit code of a command that could not be carried out.
-    pub fn failure_code(&self) -> ExitCode {
+    fn failure_code(&self) -> ExitCode {
         match self.command {
             Command::Audit(_) | Command::Compare(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -169,8 +169,21 @@ impl Cli {
     }
 }
 
-/// Runs a command.
-pub async fn run(cli: Cli) -> Result<ExitCode> {
+/// Reads the command line and does what it says. In the library, so that nothing is compiled twice.
+#[tokio::main]
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failure = cli.failure_code();
+    match run(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tapeline: {error:#}");
+            failure
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Health { url } = &cli.command {
         return Ok(code(telemetry::health_client(url).await));
     }

@@ -18,6 +18,7 @@ mod unsettled;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::LocalBoxFuture;
 use tapeline_schemas::Kind;
 use tapeline_stages::flow::{Contract, Topic};
 
@@ -108,7 +109,12 @@ impl Auditor {
 
 /// Audits the pipeline of `config`. An error says that it could not be carried out; whether it
 /// found something wrong is in the report.
-pub async fn run(config: &Config, scope: &Scope) -> Result<Report> {
+pub fn run<'a>(config: &'a Config, scope: &'a Scope) -> LocalBoxFuture<'a, Result<Report>> {
+    // compiled once, here
+    Box::pin(judged(config, scope))
+}
+
+async fn judged(config: &Config, scope: &Scope) -> Result<Report> {
     let auditor = Auditor::new(config, scope).await?;
     let before = log::Positions::read(&auditor).await?;
     let mut database = migrate::connect(&config.database.url).await?;

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -96,7 +97,15 @@ pub async fn serve(options: RegistryOptions, shutdown: CancellationToken) -> any
 }
 
 /// Starts a registry: reads the topic to its end (creating it where it is missing), then listens.
-pub async fn start(
+pub fn start(
+    options: RegistryOptions,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, anyhow::Result<RunningRegistry>> {
+    // compiled once, here
+    Box::pin(started(options, shutdown))
+}
+
+async fn started(
     options: RegistryOptions,
     shutdown: CancellationToken,
 ) -> anyhow::Result<RunningRegistry> {

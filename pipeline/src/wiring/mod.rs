@@ -9,6 +9,7 @@ mod influx;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures_util::future::BoxFuture;
 use tapeline_schemas::Kind;
 use tapeline_stages::cache::Cache;
 use tapeline_stages::flow::{Limits, Topic};
@@ -93,20 +94,23 @@ impl Context {
     }
 }
 
-/// Runs a stage until `shutdown`, or until it must not go on.
-pub async fn run_stage(
+/// Runs a stage until `shutdown`, or until it must not go on. A future behind a pointer: it is compiled once, here, and
+/// not again in each program that runs a stage.
+pub fn run_stage(
     stage: StageName,
     context: &Context,
     shutdown: CancellationToken,
-) -> Result<()> {
-    match stage {
-        StageName::Validate => run_validate(context, shutdown).await,
-        StageName::Store => run_store(context, shutdown).await,
-        StageName::Cache => run_cache(context, shutdown).await,
-        StageName::Candles => candles::run(context, shutdown).await,
-        StageName::Influx => influx::run(context, shutdown).await,
-    }
-    .with_context(|| format!("stage {}", stage.name()))
+) -> BoxFuture<'_, Result<()>> {
+    Box::pin(async move {
+        match stage {
+            StageName::Validate => run_validate(context, shutdown).await,
+            StageName::Store => run_store(context, shutdown).await,
+            StageName::Cache => run_cache(context, shutdown).await,
+            StageName::Candles => candles::run(context, shutdown).await,
+                StageName::Influx => influx::run(context, shutdown).await,
+        }
+        .with_context(|| format!("stage {}", stage.name()))
+    })
 }
 
 async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<()> {
