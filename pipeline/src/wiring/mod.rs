@@ -107,7 +107,7 @@ pub fn run_stage(
             StageName::Store => run_store(context, shutdown).await,
             StageName::Cache => run_cache(context, shutdown).await,
             StageName::Candles => candles::run(context, shutdown).await,
-                StageName::Influx => influx::run(context, shutdown).await,
+            StageName::Influx => influx::run(context, shutdown).await,
         }
         .with_context(|| format!("stage {}", stage.name()))
     })
