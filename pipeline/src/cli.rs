@@ -198,7 +198,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,
         Command::Replay(args) => return replay::run(config, *args).await,
-        Command::Connect(args) => serve::connect(config, args).await?,
+        Command::Connect(args) => serve::connect(config, file, args).await?,
         Command::Demo(args) => {
             return crate::demo::run(config, args, host::stopped_by_signal()?).await;
         }

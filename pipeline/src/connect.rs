@@ -1,22 +1,30 @@
 //! Connectors under way: a driver for each configured venue, publishing into the raw topics (C1).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tapeline_schemas::{Control, Kind};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::instruments;
 use crate::kafka::{RawPublisher, last_covered};
-use crate::venue::driver::{self, Clock, VenueConfig};
+use crate::venue::driver::{Clock, Lease, Network, Shared, VenueConfig};
 use crate::venue::{
     Body, Outgoing, PublishError, Publisher, Settings, StatsReport, SymbolTable, VenueStats,
 };
 use crate::wiring::Context;
+
+mod reload;
+
+use self::reload::Running;
+pub use self::reload::{Change, prepare};
 
 /// Publishes into the raw topics, and keeps what venues list in the database, beside it.
 struct Live {
@@ -39,6 +47,10 @@ impl Publisher for Live {
         self.raw.broadcast(kind, &control).await.map_err(PublishError)
     }
 
+    async fn delivered(&self) -> Result<(), PublishError> {
+        self.raw.delivered().await.map_err(PublishError)
+    }
+
     fn listed(&self, venue: &'static str, table: SymbolTable) {
         let url = self.database.clone();
         let listing = tokio::spawn(async move {
@@ -55,25 +67,49 @@ impl Publisher for Live {
     }
 }
 
-/// The configured venues, or those of them that are named.
+/// How `venue` is reached: its addresses, and the limits that everybody who asks it shares. It need not be configured.
+pub fn reached(config: &Config, venue: &str, settings: Settings) -> Result<VenueConfig> {
+    let mut live = VenueConfig::live(venue, settings)?;
+    let own = config.connect.venues.get(&live.venue).cloned().unwrap_or_default();
+    live.rest_url = own.rest_url.unwrap_or(live.rest_url);
+    live.ws_url = own.ws_url.unwrap_or(live.ws_url);
+    let age = own.max_connection_age_s.unwrap_or(config.connect.max_connection_age_s);
+    live.max_age = (age > 0).then(|| Duration::from_secs(age));
+    let silence = i64::try_from(own.stale_after_ms.unwrap_or(config.connect.stale_after_ms))?;
+    live.stale_after_micros = (silence > 0).then_some(silence * 1_000);
+    if !config.connect.instance.is_empty() {
+        live.lease = Some(Lease {
+            name: format!("{}{}", config.kafka.topic_prefix, live.venue),
+            instance: config.connect.instance.clone(),
+            term: Duration::from_millis(config.connect.lease_ms),
+        });
+    }
+    let (proxy, ca_file) = (&config.connect.proxy, &config.connect.ca_file);
+    live.network = Network::new(proxy.as_deref(), ca_file.as_deref().map(Path::new))
+        .context("connect.proxy and connect.ca_file")?;
+    live.shared = Some(Shared::open(&config.redis.url).context("redis.url")?);
+    live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
+    Ok(live)
+}
+
+/// The configured venues, or those of them that are named, with what the log covers of each.
 pub async fn configured(context: &Context, only: &[String]) -> Result<Vec<VenueConfig>> {
-    let config = &context.config;
+    let mut venues = named(&context.config, only)?;
+    for venue in &mut venues {
+        venue.resume_from = resume_from(context, venue).await?;
+    }
+    Ok(venues)
+}
+
+/// The configured venues, or those of them that are named.
+fn named(config: &Config, only: &[String]) -> Result<Vec<VenueConfig>> {
     let mut venues = Vec::new();
     for (name, venue) in &config.connect.venues {
         let wanted = only.is_empty() || only.iter().any(|only| only.eq_ignore_ascii_case(name));
         if !venue.enabled || !wanted {
             continue;
         }
-        let mut live = VenueConfig::live(name, settings(config, venue)?)?;
-        if let Some(url) = &venue.rest_url {
-            live.rest_url.clone_from(url);
-        }
-        if let Some(url) = &venue.ws_url {
-            live.ws_url.clone_from(url);
-        }
-        live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
-        live.resume_from = resume_from(context, &live).await?;
-        venues.push(live);
+        venues.push(reached(config, name, settings(config, venue)?)?);
     }
     ensure!(!venues.is_empty(), "no venue is configured and enabled under connect.venues");
     Ok(venues)
@@ -98,7 +134,8 @@ async fn resume_from(
 ) -> Result<BTreeMap<Kind, tapeline_schemas::Micros>> {
     let (kafka, name) = (context.config.kafka.clone(), venue.venue.clone());
     let channels = venue.settings.channels.clone();
-    tokio::task::spawn_blocking(move || last_covered(&kafka, &name, &channels)).await?
+    let writer = context.config.connect.instance.clone();
+    tokio::task::spawn_blocking(move || last_covered(&kafka, &name, &channels, &writer)).await?
 }
 
 /// Runs `venues` until `stop`, or until the tapes of all of them have ended; everything published
@@ -109,23 +146,38 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<BTreeMap<String, StatsReport>> {
+    let (_, changes) = mpsc::channel(1);
+    run_with(context, venues, clock, stop, changes).await
+}
+
+/// As [`run`], going over to whatever other venues and symbols come through `changes`.
+pub async fn run_with(
+    context: &Context,
+    venues: Vec<(VenueConfig, Arc<VenueStats>)>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    mut changes: mpsc::Receiver<Change>,
+) -> Result<BTreeMap<String, StatsReport>> {
     let publisher = Arc::new(Live {
-        raw: context.publisher()?,
+        raw: context.publisher()?.signed(&context.config.connect.instance),
         database: context.config.database.url.clone(),
         listings: Mutex::default(),
     });
-    let mut drivers = JoinSet::new();
+    let mut running = Running::new(Arc::clone(&publisher), clock, stop);
     for (venue, stats) in venues {
-        let (publisher, clock, stop) = (Arc::clone(&publisher), Arc::clone(&clock), stop.clone());
-        drivers.spawn(async move {
-            let name = venue.venue.clone();
-            driver::run(venue, publisher, clock, stats, stop).await.map(|report| (name, report))
-        });
+        running.start(venue, stats);
     }
     let mut reports = BTreeMap::new();
-    while let Some(ended) = drivers.join_next().await {
-        let (name, report) = ended.context("a connector panicked")??;
-        reports.insert(name, report);
+    loop {
+        tokio::select! {
+            ended = running.drivers.join_next() => {
+                let Some(ended) = ended else { break };
+                let (name, report) = ended.context("a connector panicked")??;
+                running.ended(&name);
+                reports.insert(name, report);
+            }
+            Some(change) = changes.recv() => running.change(context, change).await?,
+        }
     }
     let listings =
         std::mem::take(&mut *publisher.listings.lock().unwrap_or_else(PoisonError::into_inner));

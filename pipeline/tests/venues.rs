@@ -2,10 +2,14 @@
 //! workspace) and against a simulated venue.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "venues/budget.rs"]
+mod budget;
 #[path = "venues/common.rs"]
 mod common;
 #[path = "venues/figures.rs"]
 mod figures;
+#[path = "venues/going_on.rs"]
+mod going_on;
 #[path = "venues/hostile.rs"]
 mod hostile;
 #[path = "venues/life.rs"]
@@ -24,5 +28,11 @@ mod rules_spot;
 mod simulated;
 #[path = "venues/sockets.rs"]
 mod sockets;
+#[path = "venues/stage.rs"]
+mod stage;
 #[path = "venues/symbols.rs"]
 mod symbols;
+#[path = "venues/twins.rs"]
+mod twins;
+#[path = "venues/ways.rs"]
+mod ways;

@@ -32,6 +32,8 @@ pub fn is_verdict(name: &str) -> bool {
 pub const CONTROL: &str = "tl-control";
 /// Venue a control record speaks of.
 pub const VENUE: &str = "tl-venue";
+/// Which of several connectors of the same symbols wrote a control record; absent where there is one.
+pub const WRITER: &str = "tl-writer";
 /// Symbol a control record speaks of.
 pub const SYMBOL: &str = "tl-symbol";
 /// Kind of events a control record speaks of.

@@ -4,9 +4,9 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::venue::driver::{self, VenueConfig};
+use crate::venue::driver;
 use crate::venue::{self, Settings};
-use crate::{instruments, migrate};
+use crate::{connect, instruments, migrate};
 
 /// What to do with the table of instruments.
 #[derive(Debug, Subcommand)]
@@ -73,11 +73,7 @@ async fn sync(config: &Config, named: Vec<String>) -> Result<()> {
     }
     for name in names {
         // Without symbols a connector asks for everything.
-        let mut live = VenueConfig::live(&name, Settings::new(Vec::new(), Vec::new()))?;
-        let own = configured.iter().find(|(key, _)| key.eq_ignore_ascii_case(&name));
-        if let Some(url) = own.and_then(|(_, venue)| venue.rest_url.as_ref()) {
-            live.rest_url.clone_from(url);
-        }
+        let live = connect::reached(config, &name, Settings::new(Vec::new(), Vec::new()))?;
         let table = driver::symbols(&live).await?;
         let changed = instruments::store(&config.database.url, &live.venue, &table).await?;
         println!("{}: {} listed, {changed} new or changed", live.venue, table.len());

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
 
 use super::host::stopped_by_signal;
 use crate::config::Config;
@@ -52,7 +55,11 @@ pub struct ConnectArgs {
 }
 
 /// Runs the connectors until a signal, or until the tapes have ended.
-pub(super) async fn connect(config: Config, args: ConnectArgs) -> Result<()> {
+pub(super) async fn connect(
+    config: Config,
+    file: Option<PathBuf>,
+    args: ConnectArgs,
+) -> Result<()> {
     let shutdown = stopped_by_signal()?;
     let readiness = Readiness::new();
     let component = readiness.component("connect");
@@ -69,10 +76,51 @@ pub(super) async fn connect(config: Config, args: ConnectArgs) -> Result<()> {
     };
     component.ready();
     let venues = venues.into_iter().map(|venue| (venue, Arc::default())).collect();
-    for (name, report) in connect::run(&context, venues, clock, shutdown).await? {
+    let changes = changed_by_signal(file, Arc::clone(&context.config), args.venues)?;
+    for (name, report) in connect::run_with(&context, venues, clock, shutdown, changes).await? {
         println!("{name}: {}", serde_json::to_string(&report)?);
     }
     Ok(())
+}
+
+/// What the configuration says of venues whenever SIGHUP asks to read it again. One that is wrong is refused as a
+/// whole, and the old one stays in force.
+fn changed_by_signal(
+    file: Option<PathBuf>,
+    config: Arc<Config>,
+    only: Vec<String>,
+) -> Result<mpsc::Receiver<connect::Change>> {
+    let (sender, changes) = mpsc::channel(1);
+    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            let change = match Config::load(file.as_deref()) {
+                Ok(new) => {
+                    let rest = Config { connect: config.connect.clone(), ..new.clone() };
+                    if rest != *config {
+                        warn!(
+                            "only what stands under connect.venues takes effect without a restart"
+                        );
+                    }
+                    connect::prepare(&new, &only).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            match change {
+                Ok(change) => {
+                    info!("configuration read again");
+                    if sender.send(change).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    error!(error, "configuration refused, the old one stays in force");
+                }
+            }
+        }
+    });
+    Ok(changes)
 }
 
 /// What to play.

@@ -7,26 +7,49 @@ use serde::{Deserialize, Serialize};
 use super::text;
 
 /// The connectors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectConfig {
     /// The venues by name (`KRAKEN`; small letters do too).
     pub venues: BTreeMap<String, VenueConfig>,
+    /// Name of this process among several that have the same symbols; empty where it is alone. No two may
+    /// have the same.
+    pub instance: String,
+    /// Time after which another of them takes over tickers and books from one that is gone.
+    pub lease_ms: u64,
+    /// Proxy for everything that goes to venues: `http://` or `socks5://`, `[user:password@]host:port`.
+    #[serde(deserialize_with = "text::optional")]
+    pub proxy: Option<String>,
+    /// File with certificates (PEM) that are trusted beside the well-known ones.
+    #[serde(deserialize_with = "text::optional")]
+    pub ca_file: Option<String>,
     /// Levels a side of published snapshots.
     pub book_depth: usize,
     /// How often a snapshot of each book is published.
     pub book_interval_ms: u64,
     /// How often a venue is declared complete through a time.
     pub complete_interval_ms: u64,
+    /// Age at which a connection is replaced by a new one that overlaps it, in seconds; 0 never. Venues cut
+    /// connections of a day.
+    pub max_connection_age_s: u64,
+    /// Shortest silence after which a symbol's feed, if its own pace is livelier, is subscribed to anew, in
+    /// milliseconds of receive time; 0 never.
+    pub stale_after_ms: u64,
 }
 
 impl Default for ConnectConfig {
     fn default() -> ConnectConfig {
         ConnectConfig {
             venues: BTreeMap::new(),
+            instance: String::new(),
+            lease_ms: 3_000,
+            proxy: None,
+            ca_file: None,
             book_depth: 25,
             book_interval_ms: 1_000,
             complete_interval_ms: 1_000,
+            max_connection_age_s: 23 * 3_600,
+            stale_after_ms: 60_000,
         }
     }
 }
@@ -47,6 +70,10 @@ pub struct VenueConfig {
     /// HTTP address, where it is not the venue's own.
     #[serde(deserialize_with = "text::optional")]
     pub rest_url: Option<String>,
+    /// As `connect.max_connection_age_s`, for this venue.
+    pub max_connection_age_s: Option<u64>,
+    /// As `connect.stale_after_ms`, for this venue.
+    pub stale_after_ms: Option<u64>,
     /// Whether it is connected to.
     pub enabled: bool,
 }
@@ -58,6 +85,8 @@ impl Default for VenueConfig {
             channels: vec!["trade".into(), "ticker".into(), "book".into()],
             ws_url: None,
             rest_url: None,
+            max_connection_age_s: None,
+            stale_after_ms: None,
             enabled: true,
         }
     }

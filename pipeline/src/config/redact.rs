@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    ArchiveConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig, VenueConfig,
+    ArchiveConfig, Config, ConnectConfig, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig,
+    VenueConfig,
 };
 
 const HIDDEN: &str = "***";
@@ -106,6 +107,7 @@ macro_rules! debug_without_secrets {
 debug_without_secrets!(
     ArchiveConfig,
     Config,
+    ConnectConfig,
     KafkaConfig,
     RegistryConfig,
     DatabaseConfig,

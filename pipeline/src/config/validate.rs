@@ -30,6 +30,18 @@ impl Problems {
         }
     }
 
+    /// Of a connection, in seconds; 0 is no limit.
+    fn age(&mut self, key: &str, seconds: u64) {
+        let expected = format!("0, or 60 to 604800 s, not {seconds}");
+        self.require(seconds == 0 || (60..=604_800).contains(&seconds), key, &expected);
+    }
+
+    /// Of a feed, in milliseconds; 0 is no limit.
+    fn silence(&mut self, key: &str, millis: u64) {
+        let expected = format!("0, or 1000 to {DAY_MS} ms, not {millis}");
+        self.require(millis == 0 || (1_000..=DAY_MS).contains(&millis), key, &expected);
+    }
+
     /// Values are left out of the message: URLs hold passwords.
     fn url(&mut self, key: &str, url: &str, schemes: &[&str]) {
         let known = schemes.iter().any(|scheme| {
@@ -144,8 +156,17 @@ impl Config {
         problems.range("connect.book_interval_ms", connect.book_interval_ms, 10..=3_600_000);
         let complete = connect.complete_interval_ms;
         problems.range("connect.complete_interval_ms", complete, 10..=60_000);
+        problems.require(is_name(&connect.instance), "connect.instance", NAME);
+        problems.range("connect.lease_ms", connect.lease_ms, 500..=60_000);
+        if let Some(proxy) = &connect.proxy {
+            problems.url("connect.proxy", proxy, &["http", "socks5", "socks5h"]);
+        }
+        problems.age("connect.max_connection_age_s", connect.max_connection_age_s);
+        problems.silence("connect.stale_after_ms", connect.stale_after_ms);
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
+            problems.age(&key("max_connection_age_s"), venue.max_connection_age_s.unwrap_or(0));
+            problems.silence(&key("stale_after_ms"), venue.stale_after_ms.unwrap_or(0));
             for channel in &venue.channels {
                 let names = CHANNELS.map(Kind::name);
                 let expected = format!("{}, not '{channel}'", names.join(", "));

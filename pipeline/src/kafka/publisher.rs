@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rdkafka::message::{Header, OwnedHeaders};
-use tapeline_schemas::{Control, Kind, partition_for, wire};
+use tapeline_schemas::{Control, Kind, headers, partition_for, wire};
 
 use super::bulk::Bulk;
 use super::sink::SchemaIds;
@@ -21,6 +21,8 @@ pub struct RawPublisher {
     producer: Bulk,
     topics: HashMap<Kind, Raw>,
     schema_ids: SchemaIds,
+    /// Who writes, on control records; empty where there is only one.
+    writer: String,
 }
 
 impl RawPublisher {
@@ -37,7 +39,13 @@ impl RawPublisher {
                 (*kind, Raw { name: kind.spec().raw_topic(prefix), partitions })
             })
             .collect();
-        RawPublisher { producer, topics, schema_ids }
+        RawPublisher { producer, topics, schema_ids, writer: String::new() }
+    }
+
+    /// The same, signing control records as `writer`, one of several that write the same events.
+    pub fn signed(mut self, writer: &str) -> RawPublisher {
+        writer.clone_into(&mut self.writer);
+        self
     }
 
     /// The raw topic of `kind`. Nothing follows a record that was not delivered: a connector
@@ -86,7 +94,10 @@ impl RawPublisher {
         key: &str,
         control: &Control,
     ) -> Result<(), String> {
-        let headers = control.to_headers();
+        let mut headers = control.to_headers();
+        if !self.writer.is_empty() {
+            headers.push((headers::WRITER, self.writer.clone()));
+        }
         let headers = headers.iter().fold(OwnedHeaders::new(), |owned, (key, value)| {
             owned.insert(Header { key, value: Some(value.as_str()) })
         });

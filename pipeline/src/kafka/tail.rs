@@ -87,12 +87,15 @@ impl CheckedTail {
 /// once a second and the last record of many is such an announcement.
 const TAIL_RECORDS: i64 = 20_000;
 
-/// Up to where `venue` announced each of `kinds` complete; a kind that it never did is left out.
-/// Announcements go to every partition, so one is enough to look at. Blocks.
+/// Up to where `writer` announced each of `kinds` of `venue` complete; a kind that it never did is left out. What
+/// another writer announced says nothing of this one's symbols, except that all before it is unknown: where only
+/// others announced anything, the oldest of it counts. Announcements go to every partition, so one is enough to look
+/// at. Blocks.
 pub fn last_covered(
     settings: &KafkaSettings,
     venue: &str,
     kinds: &[Kind],
+    writer: &str,
 ) -> Result<BTreeMap<Kind, Micros>> {
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     let mut covered = BTreeMap::new();
@@ -103,7 +106,7 @@ pub fn last_covered(
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&topic, 0, Offset::Offset(first))?;
         consumer.assign(&list)?;
-        let mut next = first;
+        let (mut next, mut own, mut others) = (first, None, None);
         while next < high {
             let message =
                 consumer.poll(READ).context("the tail of a raw topic cannot be read")??;
@@ -111,23 +114,28 @@ pub fn last_covered(
             if let Some(Control::Complete { venue: of, through }) = control(&message)
                 && of == venue
             {
-                covered.insert(kind, through);
+                // One that was alone did not sign.
+                if header(&message, headers::WRITER).is_none_or(|by| by == writer) {
+                    own = Some(through);
+                } else {
+                    others.get_or_insert(through);
+                }
             }
         }
+        covered.extend(own.or(others).map(|through| (kind, through)));
     }
     Ok(covered)
 }
 
 fn control(message: &impl Message) -> Option<Control> {
-    let headers = message.headers()?;
-    let get = |name: &str| {
-        let header = headers.iter().filter(|header| header.key == name).last()?;
-        std::str::from_utf8(header.value?).ok()
-    };
-    Control::from_headers(get).ok()
+    Control::from_headers(|name| header(message, name)).ok()
 }
 
 fn origin(message: &impl Message) -> Option<i64> {
-    let found = message.headers()?.iter().filter(|header| header.key == headers::ORIGIN).last()?;
-    std::str::from_utf8(found.value?).ok()?.parse().ok()
+    header(message, headers::ORIGIN)?.parse().ok()
+}
+
+fn header<'m>(message: &'m impl Message, name: &str) -> Option<&'m str> {
+    let found = message.headers()?.iter().filter(|header| header.key == name).last()?;
+    std::str::from_utf8(found.value?).ok()
 }

@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::json;
 use serde_json::value::RawValue;
 use tapeline_schemas::{
     Candle, CandleSource, Kind, Level, Micros, Side, Ticker, Timeframe, Trade, Wide,
@@ -36,7 +37,7 @@ mod raw;
 pub const VENUE: &str = "BINANCE";
 
 /// Binance allows 1024 streams a connection; four a symbol also have to fit into one URL.
-const SYMBOLS_PER_CONNECTION: usize = 100;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
 
 const CHANNELS: [(Kind, &str); 4] = [
     (Kind::Book, "depth@100ms"),
@@ -160,6 +161,15 @@ impl Binance {
         Ok(())
     }
 
+    /// A resubscription was accepted. A book is whole again with its snapshot, not with this.
+    fn confirmed(&self, id: usize, at: Micros, out: &mut Output) {
+        let Some(number) = id.checked_sub(1) else { return };
+        let (index, (kind, _)) = (number / CHANNELS.len(), CHANNELS[number % CHANNELS.len()]);
+        if let Some(subscribed) = self.subscription.get(index).filter(|_| kind != Kind::Book) {
+            out.whole(kind, &subscribed.symbol, at);
+        }
+    }
+
     fn depth(&mut self, data: &RawValue, at: Micros, out: &mut Output) -> Result<(), DecodeError> {
         let raw: DepthUpdate<'_> = part(data)?;
         let index = self.subscription.by_native(&raw.s).map(|(index, _)| index);
@@ -275,6 +285,10 @@ impl Connector for Binance {
         if let Some(error) = envelope.error.or(envelope.msg) {
             return Err(DecodeError::Venue(error.get().to_owned()));
         }
+        if let Some(id) = envelope.id {
+            self.confirmed(id, received_at, out);
+            return Ok(());
+        }
         let (Some(stream), Some(data)) = (envelope.stream, envelope.data) else {
             return Err(DecodeError::Unknown("neither a stream's data nor an error".to_owned()));
         };
@@ -327,6 +341,30 @@ impl Connector for Binance {
         !self.books.iter().any(SequencedBook::waiting)
     }
 
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        let index = self.subscription.by_symbol(symbol).map(|(index, _)| index);
+        if let Some(book) = index.and_then(|index| self.books.get(index)) {
+            book.book.state(now, out);
+        }
+    }
+
+    fn restart(&mut self, kind: Kind, symbol: &str, _at: Micros, out: &mut Output) {
+        let Some((index, native)) = self.subscription.by_symbol(symbol) else { return };
+        let Some(channel) = CHANNELS.iter().position(|(k, _)| *k == kind) else { return };
+        let stream = format!("{}@{}", native.to_ascii_lowercase(), CHANNELS[channel].1);
+        let id = 1 + index * CHANNELS.len() + channel;
+        let request = |method: &str, id: usize| {
+            json!({"method": method, "params": [stream], "id": id}).to_string()
+        };
+        let texts = vec![request("UNSUBSCRIBE", 0), request("SUBSCRIBE", id)];
+        out.resubscribe(index / SYMBOLS_PER_CONNECTION, texts);
+        if let Some(book) = self.books.get_mut(index).filter(|_| kind == Kind::Book) {
+            book.closed();
+            out.stats().resyncs.add(1);
+            out.request_snapshot(symbol);
+        }
+    }
+
     fn keepalive(&self) -> Keepalive {
         Keepalive {
             ping_every: Duration::from_secs(20),
@@ -335,8 +373,27 @@ impl Connector for Binance {
         }
     }
 
-    /// A depth request of 1000 levels weighs 50 of the 6000 a minute that Binance allows today.
+    /// Half of the 6000 a minute that the venue allows an address.
     fn budget(&self) -> Budget {
-        Budget { burst: 20, refill: Duration::from_secs(1) }
+        Budget { burst: 1_000, refill: Duration::from_millis(20) }
+    }
+
+    /// By <https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints>.
+    fn weight(&self, request: &str) -> u32 {
+        let (path, query) = request.split_once('?').unwrap_or((request, ""));
+        let limit = query.split('&').find_map(|part| part.strip_prefix("limit=")?.parse().ok());
+        match path {
+            "/api/v3/depth" => match limit.unwrap_or(100_u32) {
+                0..=100 => 5,
+                101..=500 => 25,
+                501..=1_000 => 50,
+                _ => 250,
+            },
+            "/api/v3/exchangeInfo" => 20,
+            "/api/v3/historicalTrades" => 25,
+            "/api/v3/aggTrades" => 4,
+            "/api/v3/klines" => 2,
+            _ => 1,
+        }
     }
 }

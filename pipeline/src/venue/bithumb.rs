@@ -38,7 +38,7 @@ pub const VENUE: &str = "BITHUMB";
 const OK: &str = "0000";
 
 /// Symbols of one connection and type.
-const SYMBOLS_PER_CONNECTION: usize = 100;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
 
 /// A table of symbols for each currency that others are priced in.
 const TABLES: [(&str, &str); 2] =
@@ -341,6 +341,10 @@ impl Connector for Bithumb {
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
+    }
+
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
     }
 
     fn keepalive(&self) -> Keepalive {

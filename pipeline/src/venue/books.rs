@@ -217,6 +217,32 @@ impl LocalBook {
         out.book(&update.record(self.venue, &self.symbol, action));
     }
 
+    /// Publishes the whole book as it stands, for readers who have not followed it so far. Nothing where it is not
+    /// whole.
+    pub(crate) fn restate(books: &[LocalBook], symbol: &str, now: Micros, out: &mut Output) {
+        if let Some(book) = books.iter().find(|book| book.symbol == symbol) {
+            book.state(now, out);
+        }
+    }
+
+    /// As [`LocalBook::restate`], of this book.
+    pub(crate) fn state(&self, now: Micros, out: &mut Output) {
+        let Some(mark) = self.mark.as_ref().filter(|_| self.whole) else { return };
+        let (bids, asks) = self.levels.top(usize::MAX);
+        let whole = Update {
+            first_sequence: None,
+            sequence: mark.sequence,
+            checksum: mark.checksum,
+            // Other content than the update's own record, so another event.
+            event_id: mark.event_id.as_ref().map(|id| format!("state-{id}-{}", now.0)),
+            venue_time: mark.venue_time,
+            receive_time: now,
+            bids,
+            asks,
+        };
+        out.book(&whole.record(self.venue, &self.symbol, BookAction::Snapshot));
+    }
+
     /// Publishes the best levels if they are due: the book changed and the pace allows it, or `at_once`.
     pub(crate) fn show(&mut self, now: Micros, at_once: bool, pace: TopPace, out: &mut Output) {
         let due = at_once || self.last_top.is_none_or(|last| now.since(last) >= pace.every_micros);

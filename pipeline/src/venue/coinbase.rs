@@ -25,7 +25,7 @@ use self::raw::{Envelope, L2Update, Match, Product, RawTicker, Snapshot, Subscri
 use super::books::{LocalBook, TopPace, Update};
 use super::civil::utc;
 use super::json::{Text, figure, level, money, optional, parse};
-use super::subscription::{Subscription, feeds};
+use super::subscription::{Subscription, anew, feeds};
 use super::trade_order::TradeChain;
 use super::{
     Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Output,
@@ -38,7 +38,7 @@ mod raw;
 pub const VENUE: &str = "COINBASE";
 
 /// Products of one connection.
-const SYMBOLS_PER_CONNECTION: usize = 50;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 50;
 
 const CHANNELS: [(Kind, &str); 3] =
     [(Kind::Trade, "matches"), (Kind::Ticker, "ticker"), (Kind::Book, BOOKS)];
@@ -314,6 +314,18 @@ impl Connector for Coinbase {
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
+    }
+
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
+    }
+
+    fn restart(&mut self, kind: Kind, symbol: &str, at: Micros, out: &mut Output) {
+        let Some((_, native)) = self.subscription.by_symbol(symbol) else { return };
+        let Some((_, channel)) = self.wanted().find(|(k, _)| *k == kind) else { return };
+        let texts = ["unsubscribe", "subscribe"].map(|op| request(op, &[channel], &[native]));
+        let plans = self.connections();
+        anew(&plans, &mut self.books, (kind, symbol), at, texts.to_vec(), out);
     }
 
     fn keepalive(&self) -> Keepalive {

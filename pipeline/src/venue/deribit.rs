@@ -27,7 +27,7 @@ use self::raw::{Answer, Message, Params, RawBook, RawTicker, RawTrade};
 use self::symbols::{CURRENCIES, currency_of, instrument};
 use super::books::{LocalBook, TopPace};
 use super::json::{Text, number, parse, part};
-use super::subscription::{Subscribed, Subscription, feeds};
+use super::subscription::{Subscribed, Subscription, anew, feeds};
 use super::trade_order::TradeChain;
 use super::{
     Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Market, Output,
@@ -43,7 +43,7 @@ mod ticker;
 pub const VENUE: &str = "DERIBIT";
 
 /// A connection may have 500 channels; up to three an instrument.
-const SYMBOLS_PER_CONNECTION: usize = 150;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 150;
 
 /// Time between two messages of a channel.
 const INTERVAL: &str = "100ms";
@@ -323,7 +323,7 @@ impl Connector for Deribit {
             // Who does not answer a test is disconnected.
             (Some("heartbeat"), Some(Params { kind: Some(kind), .. })) => {
                 if kind == "test_request" {
-                    out.resubscribe(connection, vec![TEST.to_owned()]);
+                    out.reply(connection, TEST);
                 }
                 Ok(())
             }
@@ -337,6 +337,23 @@ impl Connector for Deribit {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
     }
 
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
+    }
+
+    fn restart(&mut self, kind: Kind, symbol: &str, at: Micros, out: &mut Output) {
+        let Some((_, native)) = self.subscription.by_symbol(symbol) else { return };
+        let name = match kind {
+            Kind::Book => "book",
+            Kind::Trade => "trades",
+            _ => "ticker",
+        };
+        let channels = [format!("{name}.{native}.{INTERVAL}")];
+        let texts = ["public/unsubscribe", "public/subscribe"].map(|m| request(m, &channels));
+        let plans = self.connections();
+        anew(&plans, &mut self.books, (kind, symbol), at, texts.to_vec(), out);
+    }
+
     fn keepalive(&self) -> Keepalive {
         Keepalive {
             ping_every: Duration::from_secs(20),
@@ -345,8 +362,14 @@ impl Connector for Deribit {
         }
     }
 
-    /// Public requests without a key: some 20 a second; the list of instruments only one in ten seconds, after five.
+    /// Public requests cost 500 of 50,000 credits, 10,000 of which come back a second; a tenth of that.
     fn budget(&self) -> Budget {
-        Budget { burst: 5, refill: Duration::from_millis(500) }
+        Budget { burst: 100, refill: Duration::from_millis(500) }
+    }
+
+    /// The list of instruments is given five times at once, then once in ten seconds:
+    /// <https://docs.deribit.com/articles/rate-limits>.
+    fn weight(&self, request: &str) -> u32 {
+        if request.starts_with("/api/v2/public/get_instruments") { 20 } else { 1 }
     }
 }

@@ -24,7 +24,7 @@ use self::trade::trade;
 use super::books::{LocalBook, TopPace};
 use super::instrument::step;
 use super::json::{Text, figure, number, parse, part};
-use super::subscription::{Subscription, feeds};
+use super::subscription::{Subscription, anew, feeds};
 use super::trade_order::Ordinals;
 use super::{
     Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Output,
@@ -38,7 +38,7 @@ mod trade;
 pub const VENUE: &str = "KRAKEN";
 
 /// Pairs of one connection and channel.
-const SYMBOLS_PER_CONNECTION: usize = 50;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 50;
 
 /// A channel has connections of its own, so that no trade waits behind a thousand book levels.
 const CHANNELS: [(Kind, &str); 3] =
@@ -364,6 +364,19 @@ impl Connector for Kraken {
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
+    }
+
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
+    }
+
+    fn restart(&mut self, kind: Kind, symbol: &str, at: Micros, out: &mut Output) {
+        let Some((_, native)) = self.subscription.by_symbol(symbol) else { return };
+        let Some((_, channel)) = self.wanted().find(|(k, _)| *k == kind) else { return };
+        let texts = ["unsubscribe", "subscribe"];
+        let texts = texts.map(|event| request(&self.settings, event, channel, &[native]));
+        let plans = self.connections();
+        anew(&plans, &mut self.books, (kind, symbol), at, texts.to_vec(), out);
     }
 
     /// A quiet connection carries a heartbeat every second.

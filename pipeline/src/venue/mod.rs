@@ -75,6 +75,11 @@ pub trait Publisher: Send + Sync + 'static {
         control: Control,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 
+    /// Waits until everything taken so far is safe.
+    fn delivered(&self) -> impl Future<Output = Result<(), PublishError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Takes what a venue lists, at a driver's start; must not make it wait.
     fn listed(&self, venue: &'static str, table: SymbolTable) {
         let _ = (venue, table);
@@ -142,12 +147,12 @@ pub struct Keepalive {
     pub text: Option<&'static str>,
 }
 
-/// How many REST requests a venue may be sent.
+/// How much a venue may be asked by REST, in units of its requests' weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Requests that may follow each other at once.
+    /// Weight of the requests that may follow each other at once.
     pub burst: u32,
-    /// Time after which one more is allowed.
+    /// Time after which one unit more is allowed.
     pub refill: Duration,
 }
 
@@ -240,6 +245,21 @@ pub trait Connector: Send {
         let _ = (connection, now, all, out);
     }
 
+    /// Publishes a symbol's whole book as it stands, if it is whole.
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        let _ = (symbol, now, out);
+    }
+
+    /// Starts one feed anew, which has been silent for too long; its hole is open already. Where a venue knows
+    /// no subscription of a single feed, the connection's own is sent again.
+    fn restart(&mut self, kind: Kind, symbol: &str, at: Micros, out: &mut Output) {
+        let _ = at;
+        let plans = self.connections();
+        if let Some(number) = subscription::carrying(&plans, kind, symbol) {
+            out.resubscribe(number, plans[number].subscribe.clone());
+        }
+    }
+
     /// Whether no book waits for a snapshot while its deltas are held back.
     fn settled(&self) -> bool {
         true
@@ -250,6 +270,12 @@ pub trait Connector: Send {
 
     /// Its limit of REST requests.
     fn budget(&self) -> Budget;
+
+    /// What a request, by its path and query, takes from that.
+    fn weight(&self, request: &str) -> u32 {
+        let _ = request;
+        1
+    }
 }
 
 /// A venue that connectors exist for: its addresses and how to make one.
@@ -261,6 +287,8 @@ pub struct VenueSpec {
     pub rest_url: &'static str,
     /// Base address of its WebSocket.
     pub ws_url: &'static str,
+    /// Most symbols of one connection; more are spread.
+    pub symbols_per_connection: usize,
     /// Makes its connector.
     pub connector: fn(Settings) -> Box<dyn Connector>,
 }
@@ -269,42 +297,49 @@ pub struct VenueSpec {
 pub static VENUES: [VenueSpec; 7] = [
     VenueSpec {
         name: binance::VENUE,
+        symbols_per_connection: binance::SYMBOLS_PER_CONNECTION,
         rest_url: "https://api.binance.com",
         ws_url: "wss://stream.binance.com:9443",
         connector: |settings| Box::new(binance::Binance::new(settings)),
     },
     VenueSpec {
         name: bithumb::VENUE,
+        symbols_per_connection: bithumb::SYMBOLS_PER_CONNECTION,
         rest_url: "https://api.bithumb.com",
         ws_url: "wss://pubwss.bithumb.com",
         connector: |settings| Box::new(bithumb::Bithumb::new(settings)),
     },
     VenueSpec {
         name: coinbase::VENUE,
+        symbols_per_connection: coinbase::SYMBOLS_PER_CONNECTION,
         rest_url: "https://api.exchange.coinbase.com",
         ws_url: "wss://ws-feed.exchange.coinbase.com",
         connector: |settings| Box::new(coinbase::Coinbase::new(settings)),
     },
     VenueSpec {
         name: deribit::VENUE,
+        symbols_per_connection: deribit::SYMBOLS_PER_CONNECTION,
         rest_url: "https://www.deribit.com",
         ws_url: "wss://www.deribit.com",
         connector: |settings| Box::new(deribit::Deribit::new(settings)),
     },
     VenueSpec {
         name: kraken::VENUE,
+        symbols_per_connection: kraken::SYMBOLS_PER_CONNECTION,
         rest_url: "https://api.kraken.com",
         ws_url: "wss://ws.kraken.com",
         connector: |settings| Box::new(kraken::Kraken::new(settings)),
     },
     VenueSpec {
         name: okx::VENUE,
+        symbols_per_connection: okx::SYMBOLS_PER_CONNECTION,
         rest_url: "https://www.okx.com",
         ws_url: "wss://ws.okx.com:8443",
         connector: |settings| Box::new(okx::Okx::new(settings)),
     },
     VenueSpec {
         name: upbit::VENUE,
+        symbols_per_connection: upbit::SYMBOLS_PER_CONNECTION,
         rest_url: "https://api.upbit.com",
         ws_url: "wss://api.upbit.com",
         connector: |settings| Box::new(upbit::Upbit::new(settings)),

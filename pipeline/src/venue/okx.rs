@@ -26,7 +26,7 @@ use self::raw::{Answer, Listed, Push, RawBook, RawTicker, RawTrade};
 use super::books::{LocalBook, TopPace};
 use super::civil::{Day, is_expiry};
 use super::json::{figure, malformed, millis, money, optional, parse, part};
-use super::subscription::{Subscription, feeds};
+use super::subscription::{Subscription, anew, feeds};
 use super::trade_order::TradeChain;
 use super::{
     Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Market,
@@ -40,7 +40,7 @@ mod raw;
 pub const VENUE: &str = "OKX";
 
 /// Instruments of one connection; a request to subscribe may have 64 KiB.
-const SYMBOLS_PER_CONNECTION: usize = 100;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
 
 const CHANNELS: [(Kind, &str); 3] =
     [(Kind::Trade, "trades"), (Kind::Ticker, "tickers"), (Kind::Book, BOOKS)];
@@ -370,6 +370,18 @@ impl Connector for Okx {
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
+    }
+
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
+    }
+
+    fn restart(&mut self, kind: Kind, symbol: &str, at: Micros, out: &mut Output) {
+        let Some((_, native)) = self.subscription.by_symbol(symbol) else { return };
+        let Some((_, channel)) = self.wanted().find(|(k, _)| *k == kind) else { return };
+        let texts = ["unsubscribe", "subscribe"].map(|op| request(op, &[channel], &[native]));
+        let plans = self.connections();
+        anew(&plans, &mut self.books, (kind, symbol), at, texts.to_vec(), out);
     }
 
     /// The venue closes a connection that has been quiet for 30 seconds, and wants its pings in words.

@@ -26,6 +26,13 @@ pub enum Item {
         /// The messages, in order.
         texts: Vec<String>,
     },
+    /// Send a message on a connection at once: who does not answer a heartbeat is disconnected.
+    Reply {
+        /// Number of the connection.
+        connection: usize,
+        /// The message.
+        text: &'static str,
+    },
     /// Ask for the snapshot of a symbol's book.
     RequestSnapshot {
         /// The symbol.
@@ -33,10 +40,23 @@ pub enum Item {
     },
 }
 
+/// A hole that has not ended.
 #[derive(Debug)]
-struct OpenGap {
+pub(super) struct OpenGap {
     from: Micros,
     cause: &'static str,
+}
+
+/// One symbol's events of one kind.
+pub(super) type Feed = (Kind, String);
+
+/// How far a feed has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// It has been whole since.
+    pub(super) whole_since: Micros,
+    /// The venue's number of the last update of a book, and its time.
+    pub(super) update: Option<(Option<i64>, Micros)>,
 }
 
 /// Collects what connectors make, keeps the counts, and knows which holes are open.
@@ -44,7 +64,9 @@ struct OpenGap {
 pub struct Output {
     venue: &'static str,
     stats: Arc<VenueStats>,
-    gaps: HashMap<(Kind, String), OpenGap>,
+    gaps: HashMap<Feed, OpenGap>,
+    /// Kept only while it is asked for.
+    progress: Option<HashMap<Feed, Progress>>,
     complained: BTreeSet<&'static str>,
     items: Vec<Item>,
 }
@@ -56,6 +78,7 @@ impl Output {
             venue,
             stats,
             gaps: HashMap::new(),
+            progress: None,
             complained: BTreeSet::new(),
             items: Vec::new(),
         }
@@ -64,6 +87,59 @@ impl Output {
     /// The counts.
     pub fn stats(&self) -> &VenueStats {
         &self.stats
+    }
+
+    /// Counts into `stats` from now on.
+    pub(super) fn count_into(&mut self, stats: Arc<VenueStats>) {
+        self.stats = stats;
+    }
+
+    /// Begins or ends keeping the progress of feeds.
+    pub(super) fn keep_progress(&mut self, keep: bool) {
+        self.progress = keep.then(|| self.progress.take().unwrap_or_default());
+    }
+
+    /// How far a feed has come since that is kept; none while it has a hole.
+    pub(super) fn progress(&self, feed: &Feed) -> Option<Progress> {
+        self.progress.as_ref()?.get(feed).copied()
+    }
+
+    /// The feed was whole before, elsewhere.
+    pub(super) fn whole_as(&mut self, feed: &Feed, before: Option<Progress>) {
+        let own = self.progress.as_mut().and_then(|progress| progress.get_mut(feed));
+        if let (Some(own), Some(before)) = (own, before) {
+            own.whole_since = own.whole_since.min(before.whole_since);
+        }
+    }
+
+    /// Says again that a hole is open, if one is.
+    pub(super) fn open_again(&mut self, feed: &Feed) {
+        if let Some(open) = self.gaps.get(feed) {
+            let (from, cause) = (open.from, open.cause);
+            self.gap(feed.0, &feed.1, GapState::Opened, from, None, cause);
+        }
+    }
+
+    /// Ends a hole if it is open for this cause.
+    pub(super) fn end_gap_of(&mut self, feed: &Feed, cause: &str, at: Micros) {
+        if self.gaps.get(feed).is_some_and(|open| open.cause == cause) {
+            self.whole(feed.0, &feed.1, at);
+        }
+    }
+
+    /// Publishes a record that was made before.
+    pub(super) fn again(&mut self, outgoing: Outgoing) {
+        self.items.push(Item::Publish(outgoing));
+    }
+
+    /// Gives a feed's hole away, without a word.
+    pub(super) fn give_gap(&mut self, feed: &Feed) -> Option<OpenGap> {
+        self.gaps.remove(feed)
+    }
+
+    /// Takes a hole that another output opened.
+    pub(super) fn take_gap(&mut self, feed: Feed, gap: OpenGap) {
+        self.gaps.insert(feed, gap);
     }
 
     /// Takes what has been collected.
@@ -109,6 +185,13 @@ impl Output {
             BookAction::Delta => self.stats.updates_applied.add(1),
             BookAction::Top => self.stats.tops.add(1),
         }
+        if let Some(progress) = &mut self.progress
+            && book.action != BookAction::Top
+        {
+            let begin = Progress { whole_since: book.receive_time, update: None };
+            let feed = (Kind::Book, book.symbol.to_string());
+            progress.entry(feed).or_insert(begin).update = Some((book.sequence, book.venue_time));
+        }
         self.event(Kind::Book, &book.symbol, book);
     }
 
@@ -120,6 +203,9 @@ impl Output {
     /// Opens a hole unless one is open: data after `from` may be missing.
     pub fn open_gap(&mut self, kind: Kind, symbol: &str, from: Micros, cause: &'static str) {
         let slot = (kind, symbol.to_owned());
+        if let Some(progress) = &mut self.progress {
+            progress.remove(&slot);
+        }
         if self.gaps.contains_key(&slot) {
             return;
         }
@@ -130,6 +216,10 @@ impl Output {
 
     /// Ends the hole in a feed, if one is open: from `at` on it is whole.
     pub fn whole(&mut self, kind: Kind, symbol: &str, at: Micros) {
+        if let Some(progress) = &mut self.progress {
+            let begin = Progress { whole_since: at, update: None };
+            progress.entry((kind, symbol.to_owned())).or_insert(begin);
+        }
         if self.gaps.is_empty() {
             return;
         }
@@ -165,6 +255,11 @@ impl Output {
     /// Starts one feed of a connection anew.
     pub fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
         self.items.push(Item::Resubscribe { connection, texts });
+    }
+
+    /// Sends a message on a connection at once.
+    pub fn reply(&mut self, connection: usize, text: &'static str) {
+        self.items.push(Item::Reply { connection, text });
     }
 
     /// Asks for the snapshot of a symbol's book.

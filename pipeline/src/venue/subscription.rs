@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use tapeline_schemas::Kind;
+use tapeline_schemas::{Kind, Micros};
 
-use super::{Instrument, Settings, SymbolTable, UnknownSymbol};
+use super::books::LocalBook;
+use super::{ConnectionPlan, Instrument, Output, Settings, SymbolTable, UnknownSymbol};
 
 /// One subscribed symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,4 +75,27 @@ impl Subscription {
 /// Feeds of some symbols.
 pub(super) fn feeds(kinds: &[Kind], symbols: &[Subscribed]) -> Vec<(Kind, String)> {
     kinds.iter().flat_map(|kind| symbols.iter().map(move |s| (*kind, s.symbol.clone()))).collect()
+}
+
+/// The number of the connection that a feed comes on.
+pub(super) fn carrying(plans: &[ConnectionPlan], kind: Kind, symbol: &str) -> Option<usize> {
+    let is_it = |(k, s): &(Kind, String)| *k == kind && s == symbol;
+    plans.iter().position(|plan| plan.feeds.iter().any(is_it))
+}
+
+/// Starts one silent feed anew by sending `texts`: of a book, which is not whole then, or of anything else.
+pub(super) fn anew(
+    plans: &[ConnectionPlan],
+    books: &mut [LocalBook],
+    (kind, symbol): (Kind, &str),
+    at: Micros,
+    texts: Vec<String>,
+    out: &mut Output,
+) {
+    let book = books.iter_mut().find(|book| kind == Kind::Book && book.symbol == symbol);
+    match (book, carrying(plans, kind, symbol)) {
+        (Some(book), _) => book.resubscribe("stale", at, texts, out),
+        (None, Some(number)) => out.resubscribe(number, texts),
+        (None, None) => {}
+    }
 }

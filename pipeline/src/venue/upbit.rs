@@ -31,7 +31,7 @@ use super::{
 pub const VENUE: &str = "UPBIT";
 
 /// Markets of one connection.
-const SYMBOLS_PER_CONNECTION: usize = 100;
+pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
 
 const CHANNELS: [(Kind, &str); 3] =
     [(Kind::Trade, "trade"), (Kind::Ticker, "ticker"), (Kind::Book, "orderbook")];
@@ -302,6 +302,10 @@ impl Connector for Upbit {
 
     fn flush_tops(&mut self, connection: usize, now: Micros, all: bool, out: &mut Output) {
         LocalBook::flush(&mut self.books, connection, now, all, self.pace, out);
+    }
+
+    fn state_book(&self, symbol: &str, now: Micros, out: &mut Output) {
+        LocalBook::restate(&self.books, symbol, now, out);
     }
 
     /// Upbit closes a connection after two minutes of silence.

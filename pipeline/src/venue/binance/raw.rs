@@ -52,6 +52,8 @@ pub(super) struct Envelope<'a> {
     pub(super) error: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) msg: Option<&'a RawValue>,
+    /// Of the request that this answers.
+    pub(super) id: Option<usize>,
 }
 
 #[derive(Deserialize)]

@@ -7,16 +7,15 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tapeline_schemas::Micros;
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::backoff;
 use super::clock::{Clock, announced};
+use super::network::{Network, NetworkError, Socket};
 use crate::venue::{ConnectionPlan, Keepalive};
 
 /// Largest message taken from a venue.
@@ -39,6 +38,8 @@ pub(super) enum Event {
     Lost { connection: usize, reason: String },
     /// The tape of a finite playback has ended; nothing follows.
     Ended { connection: usize },
+    /// What other connectors of the same symbols have published: their names and words.
+    Twins { others: Vec<(String, String)> },
     /// A snapshot, or why there is none.
     Snapshot {
         symbol: String,
@@ -51,6 +52,8 @@ pub(super) enum Event {
 enum ConnectionError {
     #[error("{0}")]
     Socket(#[from] tokio_tungstenite::tungstenite::Error),
+    #[error("{0}")]
+    Network(#[from] NetworkError),
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     ConnectTimeout,
     #[error("silent for {} s", .0.as_secs())]
@@ -64,11 +67,10 @@ enum ConnectionError {
     DriverEnded,
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 /// A connection's task.
 pub(super) struct Link {
     pub(super) number: usize,
+    pub(super) network: Network,
     pub(super) base: String,
     pub(super) plan: ConnectionPlan,
     pub(super) keepalive: Keepalive,
@@ -84,6 +86,9 @@ impl Link {
         let mut failures = 0;
         loop {
             tokio::time::sleep(backoff::wait(failures)).await;
+            if self.outbox.is_closed() {
+                return;
+            }
             let mut useful = false;
             let connection = self.number;
             let ended = self.session(&mut useful).await;
@@ -115,7 +120,12 @@ impl Link {
         loop {
             let message = tokio::select! {
                 message = socket.next() => message,
-                Some(text) = self.outbox.recv() => {
+                text = self.outbox.recv() => {
+                    let Some(text) = text else {
+                        // Nobody needs this connection any more.
+                        let _ = socket.close(None).await;
+                        return Err(ConnectionError::DriverEnded);
+                    };
                     socket.send(Message::text(text)).await?;
                     continue;
                 }
@@ -193,11 +203,8 @@ impl Link {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let connect = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
-        let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-            .await
-            .map_err(|_| ConnectionError::ConnectTimeout)??;
-        Ok(socket)
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.network.open(&url, config)).await;
+        Ok(opened.map_err(|_| ConnectionError::ConnectTimeout)??)
     }
 
     async fn tell(&self, event: Event) -> Result<(), ConnectionError> {

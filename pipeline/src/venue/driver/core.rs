@@ -1,51 +1,57 @@
 //! The driver's core: takes what connections and REST requests bring, one at a time, and publishes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tapeline_schemas::{Control, Kind, Micros};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::warn;
 
 use super::backoff;
 use super::clock::Clock;
 use super::connection::Event;
-use super::coverage::{Reach, final_through, through};
+use super::coverage::{final_through, through};
+use super::held::Held;
+use super::lease::is_held;
+use super::overlap::Seen;
+use super::reload::Subscriptions;
 use super::rest::{Answer, Rest, RestError};
+use super::twin::Twins;
+use super::unit::{Pending, Unit};
 use super::{DriverError, VenueConfig};
-use crate::venue::{
-    Body, Confirmation, ConnectionPlan, Connector, Item, Output, Publisher, SnapshotOutcome,
-    take_frame,
-};
+use crate::venue::{Body, Item, Outgoing, Publisher, SnapshotOutcome, VenueSpec, VenueStats};
 
-/// A snapshot that was asked for.
-#[derive(Debug)]
-struct Pending {
-    /// Tells this request's answer from that of one before a reconnect.
-    generation: u64,
-    attempts: u32,
-}
+/// How often units are looked at that overlap or have grown old.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) struct Core<P> {
-    config: VenueConfig,
-    connector: Box<dyn Connector>,
-    out: Output,
-    publisher: Arc<P>,
-    clock: Arc<dyn Clock>,
-    plans: Vec<ConnectionPlan>,
-    outboxes: Vec<mpsc::Sender<String>>,
-    events: mpsc::Sender<Event>,
-    rest: Arc<Rest>,
+    pub(super) config: VenueConfig,
+    pub(super) spec: &'static VenueSpec,
+    pub(super) subscriptions: Subscriptions,
+    /// What is to be subscribed to next.
+    pub(super) next: Option<Subscriptions>,
+    pub(super) publisher: Arc<P>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats: Arc<VenueStats>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) rest: Arc<Rest>,
+    pub(super) links: JoinSet<()>,
+    pub(super) units: Vec<Unit>,
+    pub(super) next_unit: u64,
+    pub(super) next_link: usize,
+    pub(super) seen: Seen,
+    pub(super) held: Held,
+    pub(super) twins: Twins,
     requests: JoinSet<()>,
-    /// Feeds that are about to start anew, by connection and last message.
+    /// Feeds that are about to start anew, by link and last message.
     resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
-    reaches: Vec<Reach>,
-    pending: HashMap<String, Pending>,
     generation: u64,
     complete: BTreeMap<Kind, Micros>,
 }
@@ -54,142 +60,128 @@ impl<P: Publisher> Core<P> {
     #[allow(clippy::too_many_arguments)] // One call, naming every part.
     pub(super) fn new(
         config: VenueConfig,
-        connector: Box<dyn Connector>,
-        out: Output,
+        spec: &'static VenueSpec,
+        subscriptions: Subscriptions,
         publisher: Arc<P>,
         clock: Arc<dyn Clock>,
-        plans: Vec<ConnectionPlan>,
-        outboxes: Vec<mpsc::Sender<String>>,
+        stats: Arc<VenueStats>,
         events: mpsc::Sender<Event>,
         rest: Rest,
+        held: Held,
     ) -> Core<P> {
-        let reach = |plan: &ConnectionPlan| Reach {
-            kinds: plan.feeds.iter().map(|(kind, _)| *kind).collect(),
-            last: None,
-            ended: false,
-            fresh: true,
-        };
         Core {
-            reaches: plans.iter().map(reach).collect(),
             config,
-            connector,
-            out,
+            spec,
+            subscriptions,
+            next: None,
             publisher,
             clock,
-            plans,
-            outboxes,
+            stats,
             events,
             rest: Arc::new(rest),
+            links: JoinSet::new(),
+            units: Vec::new(),
+            next_unit: 0,
+            next_link: 0,
+            seen: Seen::default(),
+            held,
+            twins: Twins::default(),
             requests: JoinSet::new(),
             resubscribing: Arc::default(),
-            pending: HashMap::new(),
             generation: 0,
             complete: BTreeMap::new(),
         }
     }
 
     /// Runs until a finite tape has ended; else until it is dropped.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> Result<(), DriverError> {
+    pub(super) async fn run(
+        &mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        mut orders: mpsc::Receiver<Subscriptions>,
+    ) -> Result<(), DriverError> {
+        self.open_all()?;
         self.resume();
         self.publish().await?;
+        let mut look = tokio::time::interval(LOOK_EVERY);
         while !self.finished() {
-            // `self.events` keeps the channel open, so this always is an event.
-            let Some(event) = inbox.recv().await else { break };
-            self.event(event);
+            tokio::select! {
+                // `self.events` keeps the channel open, so this always is an event.
+                Some(event) = inbox.recv() => self.event(event),
+                Some(order) = orders.recv() => self.next = Some(order),
+                _ = look.tick() => self.look()?,
+            }
             self.publish().await?;
             self.announce().await?;
-            // Only so that finished requests are not kept.
+            // Only so that what has finished is not kept.
             while self.requests.try_join_next().is_some() {}
+            while self.links.try_join_next().is_some() {}
         }
         self.finish().await
     }
 
+    fn ended(&self) -> bool {
+        self.units.iter().flat_map(|unit| &unit.reaches).all(|reach| reach.ended)
+    }
+
     fn finished(&self) -> bool {
-        let ended = self.reaches.iter().all(|reach| reach.ended);
-        self.config.finite && ended && self.pending.is_empty()
+        let waiting = self.units.iter().any(|unit| !unit.pending.is_empty());
+        self.config.finite && self.ended() && !waiting
     }
 
     /// After a restart nothing is known from the last covered moment on.
     fn resume(&mut self) {
-        for (kind, symbol) in self.plans.iter().flat_map(|plan| &plan.feeds) {
-            if let Some(from) = self.config.resume_from.get(kind) {
-                self.out.open_gap(*kind, symbol, *from, "restart");
+        for unit in &mut self.units {
+            for (kind, symbol) in unit.plans.iter().flat_map(|plan| &plan.feeds) {
+                if let Some(from) = self.config.resume_from.get(kind) {
+                    unit.out.open_gap(*kind, symbol, *from, "restart");
+                }
             }
         }
     }
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Opened { connection } => {
-                if let Some(reach) = self.reaches.get_mut(connection) {
-                    reach.fresh = true;
-                }
-                self.connector.opened(connection, &mut self.out);
-            }
+            Event::Opened { connection } => self.tell(connection, Unit::opened),
             Event::Frame { connection, frame, at } => {
-                self.heard(connection, at);
-                take_frame(self.connector.as_mut(), connection, &frame, at, &mut self.out);
+                self.tell(connection, |unit, connection| unit.frame(connection, &frame, at));
             }
             Event::Alive { connection, at } => {
-                self.heard(connection, at);
-                self.connector.flush_tops(connection, at, false, &mut self.out);
+                self.tell(connection, |unit, connection| unit.alive(connection, at));
             }
-            Event::Lost { connection, reason } => self.lost(connection, &reason),
-            Event::Ended { connection } => {
-                info!(venue = self.connector.venue(), connection, "end of the recording");
-                if let Some(reach) = self.reaches.get_mut(connection) {
-                    reach.ended = true;
-                }
+            Event::Lost { connection, reason } => {
+                self.tell(connection, |unit, connection| unit.lost(connection, &reason));
             }
+            Event::Ended { connection } => self.tell(connection, Unit::ended),
+            Event::Twins { others } => self.heed_twins(&others),
             Event::Snapshot { symbol, generation, answer } => {
                 self.snapshot(symbol, generation, answer);
             }
         }
     }
 
-    /// Something came: the connection is covered up to here, and its subscriptions may be confirmed by it.
-    fn heard(&mut self, connection: usize, at: Micros) {
-        let (Some(reach), Some(plan)) =
-            (self.reaches.get_mut(connection), self.plans.get(connection))
-        else {
-            return;
-        };
-        if std::mem::take(&mut reach.fresh) && plan.confirmation == Confirmation::FirstFrame {
-            for (kind, symbol) in plan.feeds.iter().filter(|(kind, _)| *kind != Kind::Book) {
-                self.out.whole(*kind, symbol, at);
-            }
-        }
-        reach.last = Some(at);
-    }
-
-    fn lost(&mut self, connection: usize, reason: &str) {
-        warn!(venue = self.connector.venue(), connection, reason, "connection lost, reconnecting");
-        self.out.stats().disconnects.add(1);
-        self.connector.closed(connection);
-        let (Some(reach), Some(plan)) = (self.reaches.get(connection), self.plans.get(connection))
-        else {
-            return;
-        };
-        for (kind, symbol) in &plan.feeds {
-            if *kind == Kind::Book {
-                self.pending.remove(symbol);
-            }
-            // Where nothing had come yet, nothing was covered either.
-            if let Some(from) = reach.last {
-                self.out.open_gap(*kind, symbol, from, "disconnect");
-            }
+    /// Tells the unit that a link belongs to; one that was closed has no say any more.
+    fn tell(&mut self, link: usize, what: impl FnOnce(&mut Unit, usize)) {
+        let mut units = self.units.iter_mut();
+        if let Some((unit, connection)) =
+            units.find_map(|unit| unit.connection(link).map(|connection| (unit, connection)))
+        {
+            what(unit, connection);
         }
     }
 
     fn snapshot(&mut self, symbol: String, generation: u64, answer: Result<Answer, RestError>) {
-        let venue = self.connector.venue();
-        let attempts = match self.pending.get(&symbol) {
-            Some(pending) if pending.generation == generation => pending.attempts,
-            _ => return,
+        // At the end of a tape the same question has the same answer.
+        let over = self.config.finite && self.ended();
+        let is_it = |unit: &Unit| {
+            unit.pending.get(&symbol).is_some_and(|pending| pending.generation == generation)
         };
+        let Some(index) = self.units.iter().position(is_it) else { return };
+        let unit = &mut self.units[index];
+        let venue = unit.connector.venue();
+        let attempts = unit.pending.remove(&symbol).map_or(0, |pending| pending.attempts);
         let again = match answer {
             Ok(answer) => match self.clock.receive_time(answer.announced) {
-                Some(at) => self.apply_snapshot(&symbol, &answer.body, at),
+                Some(at) => apply_snapshot(unit, &symbol, &answer.body, at),
                 None => {
                     warn!(venue, symbol, "snapshot without a recorded time");
                     false
@@ -201,55 +193,65 @@ impl<P: Publisher> Core<P> {
                 error.transient() || !self.config.finite
             }
         };
-        self.pending.remove(&symbol);
-        // At the end of a tape the same question has the same answer.
-        let ended = self.reaches.iter().all(|reach| reach.ended);
-        if again && !(self.config.finite && ended) {
-            self.request_snapshot(symbol, attempts + 1);
+        if again && !over {
+            self.request_snapshot(index, symbol, attempts + 1);
         }
     }
 
-    /// Answers whether to ask again.
-    fn apply_snapshot(&mut self, symbol: &str, body: &[u8], at: Micros) -> bool {
-        match self.connector.decode_snapshot(symbol, body, at, &mut self.out) {
-            Ok(outcome) => outcome == SnapshotOutcome::TooOld,
-            Err(error) => {
-                self.out.complain(&error, body);
-                true
-            }
-        }
-    }
-
-    fn request_snapshot(&mut self, symbol: String, attempts: u32) {
-        let Some(path) = self.connector.snapshot_request(&symbol) else { return };
+    fn request_snapshot(&mut self, index: usize, symbol: String, attempts: u32) {
+        let unit = &mut self.units[index];
+        let Some(path) = unit.connector.snapshot_request(&symbol) else { return };
+        let weight = unit.connector.weight(&path);
         self.generation += 1;
         let generation = self.generation;
-        self.pending.insert(symbol.clone(), Pending { generation, attempts });
+        unit.pending.insert(symbol.clone(), Pending { generation, attempts });
         let (rest, events) = (Arc::clone(&self.rest), self.events.clone());
         // At most one request a symbol counts, and the budget spaces them.
         self.requests.spawn(async move {
             tokio::time::sleep(backoff::wait(attempts)).await;
-            let answer = rest.get(&path).await;
+            let answer = rest.get(&path, weight).await;
             // The driver may have ended meanwhile.
             let _ = events.send(Event::Snapshot { symbol, generation, answer }).await;
         });
     }
 
-    /// Does what the connector asked for, in order.
+    /// Does what the connectors asked for, in order.
     async fn publish(&mut self) -> Result<(), DriverError> {
-        let items: Vec<Item> = self.out.drain().collect();
-        for item in items {
-            match item {
-                Item::Publish(outgoing) => {
-                    let kind = outgoing.kind;
-                    let event = matches!(outgoing.body, Body::Event(_));
-                    self.publisher.publish(outgoing).await?;
-                    if event {
-                        self.out.stats().published(kind);
+        for index in 0..self.units.len() {
+            let items: Vec<Item> = self.units[index].out.drain().collect();
+            for item in items {
+                match item {
+                    Item::Publish(outgoing) => self.publish_one(index, outgoing).await?,
+                    Item::Resubscribe { connection, texts } => {
+                        self.resubscribe(index, connection, texts);
                     }
+                    Item::Reply { connection, text } => {
+                        if let Some(outbox) = self.units[index].outboxes.get(connection) {
+                            // Full only while the connection is not there.
+                            let _ = outbox.try_send(text.to_owned());
+                        }
+                    }
+                    Item::RequestSnapshot { symbol } => self.request_snapshot(index, symbol, 0),
                 }
-                Item::Resubscribe { connection, texts } => self.resubscribe(connection, texts),
-                Item::RequestSnapshot { symbol } => self.request_snapshot(symbol, 0),
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_one(&mut self, index: usize, outgoing: Outgoing) -> Result<(), DriverError> {
+        let kind = outgoing.kind;
+        let event = matches!(outgoing.body, Body::Event(_));
+        if event && let Some((_, symbol)) = outgoing.key.split_once(':') {
+            let unit = &mut self.units[index];
+            unit.watch.event(kind, symbol, unit.now);
+        }
+        if self.passes(index, &outgoing) && self.held.passes(&outgoing) {
+            if !event && self.config.lease.is_some() {
+                self.twins.ended(&outgoing);
+            }
+            self.publisher.publish(outgoing).await?;
+            if event {
+                self.stats.published(kind);
             }
         }
         Ok(())
@@ -258,14 +260,15 @@ impl<P: Publisher> Core<P> {
     /// The core itself never waits: a connection that waits for us to take its frames must not be waited
     /// for. The budget keeps a book that is wrong again and again from hammering the venue, and what waits for it
     /// already is not asked for twice, so that a venue that talks nonsense fills no memory (invariant 8).
-    fn resubscribe(&mut self, connection: usize, texts: Vec<String>) {
+    fn resubscribe(&mut self, index: usize, connection: usize, texts: Vec<String>) {
+        let unit = &self.units[index];
         let (Some(outbox), Some(last)) =
-            (self.outboxes.get(connection).cloned(), texts.last().cloned())
+            (unit.outboxes.get(connection).cloned(), texts.last().cloned())
         else {
             return;
         };
         let (rest, waiting) = (Arc::clone(&self.rest), Arc::clone(&self.resubscribing));
-        let feed = (connection, last);
+        let feed = (unit.first_link + connection, last);
         if !lock(&waiting).insert(feed.clone()) {
             return;
         }
@@ -283,39 +286,86 @@ impl<P: Publisher> Core<P> {
     async fn announce(&mut self) -> Result<(), DriverError> {
         for index in 0..self.config.settings.channels.len() {
             let Some(&kind) = self.config.settings.channels.get(index) else { break };
-            // Deltas that wait for a snapshot have been received but not published.
-            if kind == Kind::Book && !self.connector.settled() {
-                continue;
-            }
-            let Some(through) = through(&self.reaches, kind) else { continue };
-            let due = |last: &Micros| through.since(*last) >= self.config.complete_every_micros;
-            if self.complete.get(&kind).is_none_or(due) {
+            if let Some(through) = self.due(kind) {
                 self.broadcast(kind, through).await?;
             }
         }
         Ok(())
     }
 
+    /// Up to when a kind is published, where that is to be said.
+    fn due(&self, kind: Kind) -> Option<Micros> {
+        // Who does not publish a kind cannot say how far it is published.
+        if is_held(kind) && !self.held.speaks() {
+            return None;
+        }
+        let promising = || self.units.iter().filter(|unit| unit.promises());
+        // Deltas that wait for a snapshot have been received but not published.
+        if kind == Kind::Book && !promising().all(|unit| unit.connector.settled()) {
+            return None;
+        }
+        let through = through(promising().flat_map(|unit| &unit.reaches), kind)?;
+        let due = |last: &Micros| through.since(*last) >= self.config.complete_every_micros;
+        self.complete.get(&kind).is_none_or(due).then_some(through)
+    }
+
     async fn broadcast(&mut self, kind: Kind, through: Micros) -> Result<(), DriverError> {
         self.complete.insert(kind, through);
-        let venue = self.connector.venue().to_owned();
+        let venue = self.spec.name.to_owned();
         self.publisher.broadcast(kind, Control::Complete { venue, through }).await?;
         Ok(())
     }
 
     /// The tape has ended: shows the last state of every book and closes the day.
-    async fn finish(mut self) -> Result<(), DriverError> {
-        for (connection, reach) in self.reaches.iter().enumerate() {
-            if let Some(last) = reach.last {
-                self.connector.flush_tops(connection, last, true, &mut self.out);
+    async fn finish(&mut self) -> Result<(), DriverError> {
+        for unit in &mut self.units {
+            for (connection, reach) in unit.reaches.iter().enumerate() {
+                if let Some(last) = reach.last {
+                    unit.connector.flush_tops(connection, last, true, &mut unit.out);
+                }
             }
         }
         self.publish().await?;
-        if let Some(through) = final_through(&self.reaches) {
+        let reaches = self.units.iter().flat_map(|unit| &unit.reaches);
+        if let Some(through) = final_through(reaches) {
             for kind in self.config.settings.channels.clone() {
-                self.broadcast(kind, through).await?;
+                if !is_held(kind) || self.held.speaks() {
+                    self.broadcast(kind, through).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// What is due by the time that passes: the next subscriptions, units that overlap, units that have grown old.
+    fn look(&mut self) -> Result<(), DriverError> {
+        self.heed_lease();
+        self.say_covered();
+        self.take_over();
+        if self.units.iter().any(|unit| unit.takes.is_some()) {
+            return Ok(());
+        }
+        self.seen.forget();
+        if let Some(next) = self.next.take() {
+            return self.subscribe(next);
+        }
+        let old = |unit: &Unit| unit.dies_at.is_some_and(|at| Instant::now() >= at);
+        if let Some(index) = self.units.iter().position(old) {
+            let symbols = self.units[index].symbols.clone();
+            self.replace(index, symbols)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers whether to ask again.
+fn apply_snapshot(unit: &mut Unit, symbol: &str, body: &[u8], at: Micros) -> bool {
+    unit.now = at;
+    match unit.connector.decode_snapshot(symbol, body, at, &mut unit.out) {
+        Ok(outcome) => outcome == SnapshotOutcome::TooOld,
+        Err(error) => {
+            unit.out.complain(&error, body);
+            true
+        }
     }
 }

@@ -15,6 +15,10 @@ pub(super) struct Reach {
     pub(super) ended: bool,
     /// Open, but nothing received yet.
     pub(super) fresh: bool,
+    /// Not open.
+    pub(super) down: bool,
+    /// Receive time of the last look for silent feeds.
+    pub(super) looked: Option<Micros>,
 }
 
 impl Reach {
@@ -25,14 +29,14 @@ impl Reach {
 
 /// The newest moment up to which every event of `kind` has come: the earliest of the connections that
 /// carry it. The moment itself is left out: more may come with the same time.
-pub(super) fn through(reaches: &[Reach], kind: Kind) -> Option<Micros> {
-    let carrying = reaches.iter().filter(|reach| reach.carries(kind) && !reach.ended);
+pub(super) fn through<'r>(reaches: impl Iterator<Item = &'r Reach>, kind: Kind) -> Option<Micros> {
+    let carrying = reaches.filter(|reach| reach.carries(kind) && !reach.ended);
     carrying.map(|reach| reach.last).min().flatten().map(|last| last.plus(-1))
 }
 
 /// The end of the day of the last thing received: a tape that has ended holds all there is.
-pub(super) fn final_through(reaches: &[Reach]) -> Option<Micros> {
-    let last = reaches.iter().filter_map(|reach| reach.last).max()?;
+pub(super) fn final_through<'r>(reaches: impl Iterator<Item = &'r Reach>) -> Option<Micros> {
+    let last = reaches.filter_map(|reach| reach.last).max()?;
     Some(Timeframe::D1.end(Timeframe::D1.start(last)))
 }
 
@@ -41,7 +45,9 @@ mod tests {
     use super::*;
 
     fn reach(kind: Kind, last: Option<i64>) -> Reach {
-        Reach { kinds: BTreeSet::from([kind]), last: last.map(Micros), ended: false, fresh: false }
+        let kinds = BTreeSet::from([kind]);
+        let last = last.map(Micros);
+        Reach { kinds, last, ended: false, fresh: false, down: false, looked: None }
     }
 
     #[test]
@@ -51,20 +57,20 @@ mod tests {
             reach(Kind::Trade, Some(7)),
             reach(Kind::Book, None),
         ];
-        assert_eq!(through(&reaches, Kind::Trade), Some(Micros(6)));
-        assert_eq!(through(&reaches, Kind::Book), None);
+        assert_eq!(through(reaches.iter(), Kind::Trade), Some(Micros(6)));
+        assert_eq!(through(reaches.iter(), Kind::Book), None);
         reaches.push(reach(Kind::Trade, None));
-        assert_eq!(through(&reaches, Kind::Trade), None);
+        assert_eq!(through(reaches.iter(), Kind::Trade), None);
         reaches[3].ended = true;
         reaches[1].ended = true;
-        assert_eq!(through(&reaches, Kind::Trade), Some(Micros(9)));
+        assert_eq!(through(reaches.iter(), Kind::Trade), Some(Micros(9)));
     }
 
     #[test]
     fn a_finite_tape_is_complete_through_the_end_of_its_last_day() {
         let noon = 1_618_660_800_000_000;
-        let reaches = vec![reach(Kind::Trade, Some(noon)), reach(Kind::Book, Some(noon - 1))];
-        assert_eq!(final_through(&reaches), Some(Micros(1_618_704_000_000_000)));
-        assert_eq!(final_through(&[]), None);
+        let reaches = [reach(Kind::Trade, Some(noon)), reach(Kind::Book, Some(noon - 1))];
+        assert_eq!(final_through(reaches.iter()), Some(Micros(1_618_704_000_000_000)));
+        assert_eq!(final_through([].iter()), None);
     }
 }

@@ -6,38 +6,50 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tapeline_schemas::{Kind, Micros};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 mod backoff;
+mod budget;
 mod clock;
 mod connection;
 mod core;
 mod coverage;
+mod held;
+mod lease;
+mod network;
+mod overlap;
+mod reload;
 mod rest;
+mod shared;
 mod symbols;
+mod twin;
+mod unit;
+mod watch;
 
+pub use budget::RequestBudget;
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
 pub use connection::END_OF_RECORDING;
-pub use rest::RestError;
+pub use lease::Lease;
+pub use network::{Network, NetworkError};
+pub use reload::Subscriptions;
+pub use rest::{Answer, Rest, RestError};
+pub use shared::Shared;
 
-use self::connection::Link;
 use self::core::Core;
-use self::rest::Rest;
+use self::held::Held;
 use super::{
-    Connector, DecodeError, Output, PublishError, Publisher, Settings, StatsReport, SymbolTable,
+    Connector, DecodeError, PublishError, Publisher, Settings, StatsReport, SymbolTable,
     UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
 };
 
 /// Events between connections and the core. Frames are at most 16 MiB, books of a few hundred KiB the largest seen.
 const EVENTS: usize = 1_024;
-/// Messages waiting to be sent on a connection.
-const OUTBOX: usize = 16;
 
 /// What a driver is to do.
 #[derive(Debug, Clone)]
@@ -56,9 +68,30 @@ pub struct VenueConfig {
     pub finite: bool,
     /// Last moment the log covers of each kind, after a restart: holes with cause `restart` are opened from there.
     pub resume_from: BTreeMap<Kind, Micros>,
+    /// Where the budget of requests is shared with other processes.
+    pub shared: Option<Shared>,
+    /// Where several connectors have the same symbols: which of them publishes tickers and books.
+    pub lease: Option<Lease>,
+    /// The way there.
+    pub network: Network,
+    /// Age at which connections are renewed; venues cut those of a day. None renews nothing, nor does a finite tape.
+    pub max_age: Option<Duration>,
+    /// Microseconds of receive time for which an old and a new connection go on beside each other at least.
+    pub overlap_micros: i64,
+    /// Shortest silence, in microseconds of receive time, after which a feed with a livelier pace is subscribed
+    /// to anew; none watches nothing.
+    pub stale_after_micros: Option<i64>,
 }
 
 impl VenueConfig {
+    /// The venue's REST interface as it may be asked by `connector`, within the budget that everybody shares.
+    pub fn rest(&self, connector: &dyn Connector) -> Result<Rest, RestError> {
+        let shared = self.shared.clone();
+        let budget =
+            RequestBudget::new(connector.venue(), &self.rest_url, connector.budget(), shared);
+        Rest::new(&self.rest_url, &self.network, budget)
+    }
+
     /// The live venue with its usual settings.
     pub fn live(venue_name: &str, settings: Settings) -> Result<VenueConfig, DriverError> {
         let spec = spec(venue_name)?;
@@ -70,6 +103,12 @@ impl VenueConfig {
             complete_every_micros: 1_000_000,
             finite: false,
             resume_from: BTreeMap::new(),
+            shared: None,
+            lease: None,
+            network: Network::new(None, None)?,
+            max_age: Some(Duration::from_secs(23 * 3_600)),
+            overlap_micros: 1_000_000,
+            stale_after_micros: Some(60_000_000),
         })
     }
 
@@ -113,6 +152,9 @@ pub enum DriverError {
         /// Why.
         source: DecodeError,
     },
+    /// There is no way to the venue.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Nothing can be published any more.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -131,62 +173,62 @@ pub async fn run<P: Publisher>(
     stats: Arc<VenueStats>,
     cancel: CancellationToken,
 ) -> Result<StatsReport, DriverError> {
-    // With two providers compiled in, rustls chooses none; an earlier choice is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    if config.settings.symbols.is_empty() || config.settings.channels.is_empty() {
-        return Err(DriverError::NothingSubscribed(config.venue));
-    }
-    let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
-    let rest = Rest::new(&config.rest_url, connector.budget())
-        .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
-    let configured = cancel.run_until_cancelled(configure(connector.as_mut(), &rest)).await;
-    match configured {
-        None => return Ok(stats.report()),
-        Some(table) => publisher.listed(connector.venue(), table?),
-    }
+    let (_, orders) = mpsc::channel(1);
+    run_with(config, publisher, clock, stats, orders, cancel).await
+}
+
+/// As [`run`], going over to whatever other subscriptions come through `orders`, without disturbing what stays.
+pub async fn run_with<P: Publisher>(
+    config: VenueConfig,
+    publisher: Arc<P>,
+    clock: Arc<dyn Clock>,
+    stats: Arc<VenueStats>,
+    orders: mpsc::Receiver<Subscriptions>,
+    cancel: CancellationToken,
+) -> Result<StatsReport, DriverError> {
+    let spec = spec(&config.venue)?;
+    let rest = config
+        .rest((spec.connector)(config.settings.clone()).as_ref())
+        .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
+    let found = cancel.run_until_cancelled(Subscriptions::find(&config, &rest)).await;
+    let Some(subscriptions) = found.transpose()? else { return Ok(stats.report()) };
+    publisher.listed(spec.name, (*subscriptions.table).clone());
     let (events, inbox) = mpsc::channel(EVENTS);
-    let mut tasks = JoinSet::new();
-    let mut outboxes = Vec::new();
-    let plans = connector.connections();
-    for (number, plan) in plans.iter().enumerate() {
-        let (sender, outbox) = mpsc::channel(OUTBOX);
-        outboxes.push(sender);
-        let link = Link {
-            number,
-            base: config.ws_url.clone(),
-            plan: plan.clone(),
-            keepalive: connector.keepalive(),
-            finite: config.finite,
-            clock: Arc::clone(&clock),
-            events: events.clone(),
-            outbox,
-        };
-        tasks.spawn(link.run());
+    info!(venue = spec.name, symbols = subscriptions.settings.symbols.len(), "connecting");
+    let counts = Arc::clone(&stats);
+    let lease = config.lease.clone().zip(config.shared.clone());
+    let (says, holding) = lease::start(lease.as_ref().map(|(lease, _)| lease));
+    let held = Held::new(holding);
+    let mut core =
+        Core::new(config, spec, subscriptions, publisher, clock, counts, events, rest, held);
+    if let Some((lease, shared)) = lease.clone() {
+        core.links.spawn(lease::hold(lease, shared, says));
     }
-    info!(venue = connector.venue(), connections = plans.len(), "connecting");
-    let out = Output::new(connector.venue(), Arc::clone(&stats));
-    let core = Core::new(config, connector, out, publisher, clock, plans, outboxes, events, rest);
     // A publisher that never takes another record must not keep the process alive.
-    let outcome = cancel.run_until_cancelled(core.run(inbox)).await;
+    let outcome = cancel.run_until_cancelled(core.run(inbox, orders)).await;
     // Dropping the set would end the tasks too, but at some later time.
-    tasks.shutdown().await;
+    core.links.shutdown().await;
+    if let Some((lease, shared)) = &lease {
+        lease::release(lease, shared).await;
+    }
     outcome.unwrap_or(Ok(()))?;
     Ok(stats.report())
 }
 
-/// Gets the table of symbols and fixes the subscriptions.
-async fn configure(connector: &mut dyn Connector, rest: &Rest) -> Result<SymbolTable, DriverError> {
-    let table = symbols::fetch(connector, rest).await?;
-    connector.configure(&table)?;
-    Ok(table)
+/// Finds the subscriptions of `config` at the venue as it is now, for a driver that runs already.
+pub async fn find(config: &VenueConfig) -> Result<Subscriptions, DriverError> {
+    let spec = spec(&config.venue)?;
+    let rest = config
+        .rest((spec.connector)(config.settings.clone()).as_ref())
+        .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
+    Subscriptions::find(config, &rest).await
 }
 
 /// All that a venue lists; of a table in several parts those that it gives, if it gives any.
 pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
-    // With two providers compiled in, rustls chooses none; an earlier choice is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
-    let rest = Rest::new(&config.rest_url, connector.budget())
+    let rest = config
+        .rest(connector.as_ref())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
     symbols::fetch_what_there_is(connector.as_mut(), &rest).await
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{DATE, RETRY_AFTER};
 use tapeline_schemas::Micros;
 use thiserror::Error;
 
-use super::backoff::Tokens;
+use super::budget::RequestBudget;
 use super::clock::RECORDED_AT;
-use crate::venue::Budget;
+use super::network::Network;
 
 /// Longest time a request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub enum RestError {
 
 impl RestError {
     /// Whether asking again may help.
-    pub(super) fn transient(&self) -> bool {
+    pub fn transient(&self) -> bool {
         match self {
             RestError::Transport(_) => true,
             RestError::Status { status, .. } => *status >= 500 || *status == 429 || *status == 418,
@@ -50,40 +50,42 @@ impl RestError {
 
 /// An answer and the time it announces, if a playback sent it.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) body: Vec<u8>,
-    pub(super) announced: Option<Micros>,
+pub struct Answer {
+    /// The body.
+    pub body: Vec<u8>,
+    /// Its recorded receive time.
+    pub announced: Option<Micros>,
 }
 
 /// A venue's REST interface.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub struct Rest {
     client: reqwest::Client,
     base: String,
-    tokens: Tokens,
+    budget: RequestBudget,
 }
 
 impl Rest {
-    pub(super) fn new(base: &str, budget: Budget) -> Result<Rest, RestError> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    /// The interface at `base`, asked by way of `network` within `budget`.
+    pub fn new(base: &str, network: &Network, budget: RequestBudget) -> Result<Rest, RestError> {
+        let client = network.http()?.timeout(TIMEOUT).build()?;
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Rest { client, base, tokens: Tokens::new(budget) })
+        Ok(Rest { client, base, budget })
     }
 
     /// Waits until the budget allows one more request, of whatever way.
     pub(super) async fn allowed(&self) {
-        self.tokens.take().await;
+        self.budget.take(1).await;
     }
 
-    /// Gets `path` (with its query) once the budget allows.
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, RestError> {
-        self.allowed().await;
+    /// Gets `path` (with its query) once the budget allows a request of this weight.
+    pub async fn get(&self, path: &str, weight: u32) -> Result<Answer, RestError> {
+        self.budget.take(weight).await;
         let mut response = self.client.get(format!("{}{path}", self.base)).send().await?;
         let status = response.status();
         // 418 is Binance's ban of those who go on after 429.
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::IM_A_TEAPOT) {
-            let seconds = header(&response, RETRY_AFTER.as_str()).and_then(|s| s.parse().ok());
-            self.tokens.pause(seconds.map_or(DEFAULT_PAUSE, Duration::from_secs));
+            self.budget.pause(retry_after(&response).unwrap_or(DEFAULT_PAUSE)).await;
         }
         let announced = header(&response, RECORDED_AT).and_then(|t| t.parse().ok()).map(Micros);
         let mut body = Vec::new();
@@ -103,4 +105,14 @@ impl Rest {
 
 fn header<'a>(response: &'a reqwest::Response, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+/// How long the venue wants to be left alone: seconds, or a moment beside the answer's own.
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    let wanted = header(response, RETRY_AFTER.as_str())?.trim();
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let sent = httpdate::parse_http_date(header(response, DATE.as_str())?).ok()?;
+    httpdate::parse_http_date(wanted).ok()?.duration_since(sent).ok()
 }

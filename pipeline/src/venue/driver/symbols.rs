@@ -44,16 +44,21 @@ async fn part(
     table: &mut SymbolTable,
 ) -> Result<(), DriverError> {
     let venue = connector.venue();
-    let body = get(venue, rest, request).await?;
+    let body = get(venue, rest, request, connector.weight(request)).await?;
     connector
         .decode_symbols(request, &body, table)
         .map_err(|source| DriverError::SymbolTable { venue, source })
 }
 
-async fn get(venue: &'static str, rest: &Rest, request: &str) -> Result<Vec<u8>, DriverError> {
+async fn get(
+    venue: &'static str,
+    rest: &Rest,
+    request: &str,
+    weight: u32,
+) -> Result<Vec<u8>, DriverError> {
     let mut failures = 0;
     loop {
-        match rest.get(request).await {
+        match rest.get(request, weight).await {
             Ok(answer) => return Ok(answer.body),
             Err(error) if error.transient() => {
                 failures += 1;

@@ -1,0 +1,109 @@
+//! Two connectors of the same symbols (docs/adr/0009-two-connectors.md), with a real Redis between them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tapeline::venue::driver::{Lease, Shared, VenueConfig};
+use tapeline_schemas::{BookAction, GapState, Kind, Micros};
+
+use crate::common::{Published, books};
+use crate::going_on::{Run, SECOND, assert_book_chain, gaps, trades};
+use crate::stage::{Stage, eventually};
+
+const KINDS: [Kind; 2] = [Kind::Trade, Kind::Book];
+const TERM: Duration = Duration::from_secs(2);
+
+fn twin(stage: &Stage, instance: &str, name: &str) -> VenueConfig {
+    let url = std::env::var("TAPELINE__REDIS__URL");
+    let url = url.unwrap_or("redis://127.0.0.1:16379/0".to_owned());
+    let name = format!("test.{}.{name}", std::process::id());
+    VenueConfig {
+        shared: Some(Shared::open(&url).unwrap()),
+        lease: Some(Lease { name, instance: instance.to_owned(), term: TERM }),
+        ..stage.config(&["AAA"], &KINDS)
+    }
+}
+
+fn deltas(published: &[Published]) -> usize {
+    books(published, BookAction::Delta).len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_either_of_two_connectors_loses_no_trade_and_books_come_from_one_at_a_time() {
+    let stage = Stage::open(&["AAA"]).await;
+    let one = Run::start(twin(&stage, "a", "killed"));
+    eventually("a holds the lease", || !books(&one.seen(), BookAction::Snapshot).is_empty()).await;
+    let other = Run::start(twin(&stage, "b", "killed"));
+    eventually("both", || stage.connected().len() == 2).await;
+    let mut sent = Vec::new();
+    let mut step = || {
+        stage.pass(SECOND);
+        sent.push(stage.trade("AAA"));
+        stage.change("AAA");
+        stage.pulse();
+    };
+    (0..8).for_each(|_| step());
+    eventually("all of both", || one.trades("AAA").len() == 8 && other.trades("AAA").len() == 8)
+        .await;
+    eventually("its book", || deltas(&one.seen()) == 8).await;
+    assert!(books(&other.seen(), BookAction::Snapshot).is_empty(), "one publishes books");
+
+    // Killed, not stopped: nothing gives the lease up.
+    let covered = stage.now();
+    let first = one.kill().await;
+    eventually("a takeover", || {
+        step();
+        deltas(&other.seen()) > 2
+    })
+    .await;
+    let second = other.seen();
+    let takeover: Vec<_> = gaps(&second).into_iter().filter(|gap| gap.channel == "book").collect();
+    let states: Vec<GapState> = takeover.iter().map(|gap| gap.state).collect();
+    assert_eq!(states, [GapState::Opened, GapState::Ended], "{takeover:?}");
+    assert!(takeover.iter().all(|gap| gap.cause == "takeover" && gap.from.0 <= covered));
+    assert_book_chain(&first);
+    assert_book_chain(&second);
+
+    // The first comes back: what it missed is a hole of its own, and the other proves that it is none.
+    let resume_from = BTreeMap::from([(Kind::Trade, Micros(covered))]);
+    let back = Run::start(VenueConfig { resume_from, ..twin(&stage, "a", "killed") });
+    eventually("the hole is filled", || {
+        step();
+        gaps(&back.seen()).iter().any(|gap| gap.state == GapState::Filled)
+    })
+    .await;
+    let hole = gaps(&back.seen());
+    let filled = hole.iter().find(|gap| gap.state == GapState::Filled).unwrap();
+    assert_eq!(filled.filled_by.as_deref(), Some("twin b"));
+    assert_eq!((filled.from.0, filled.cause.as_str()), (covered, "restart"));
+    eventually("all of it", || other.trades("AAA").len() == sent.len()).await;
+    assert!(books(&back.seen(), BookAction::Delta).is_empty(), "the other still holds the lease");
+
+    // The second is killed too, and the first has it all.
+    let theirs = trades(&other.kill().await, "AAA");
+    eventually("the last trade", || back.trades("AAA").last() == sent.last()).await;
+    let mut union = [trades(&first, "AAA"), theirs].concat();
+    union.sort_unstable();
+    union.dedup();
+    assert_eq!(union, sent);
+    back.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connector_that_is_stopped_gives_its_lease_up_and_without_redis_all_publish() {
+    let stage = Stage::open(&["AAA"]).await;
+    let one = Run::start(twin(&stage, "a", "stopped"));
+    eventually("a holds the lease", || !books(&one.seen(), BookAction::Snapshot).is_empty()).await;
+    let long =
+        Lease { term: Duration::from_secs(60), ..twin(&stage, "b", "stopped").lease.unwrap() };
+    one.end().await;
+    // Within a term of a minute this would come too late for `eventually`.
+    let other = Run::start(VenueConfig { lease: Some(long), ..twin(&stage, "b", "stopped") });
+    eventually("b holds it", || !books(&other.seen(), BookAction::Snapshot).is_empty()).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let shared = Some(Shared::open(&format!("redis://{nobody}/0")).unwrap());
+    let third = Run::start(VenueConfig { shared, ..twin(&stage, "c", "stopped") });
+    eventually("c publishes", || !books(&third.seen(), BookAction::Snapshot).is_empty()).await;
+    third.end().await;
+    other.end().await;
+}
