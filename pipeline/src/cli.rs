@@ -1,8 +1,11 @@
 //! The command line: what can be asked for, and which module does it.
 
 mod audit;
+mod backfill;
 mod check;
 mod database;
+mod feeds;
+mod gaps;
 mod host;
 mod instruments;
 mod lag;
@@ -82,6 +85,12 @@ pub enum Command {
     },
     /// How far each stage is behind, in records and in seconds.
     Lag(lag::LagArgs),
+    /// How good the feeds of running connectors are: messages, gaps, age, latency, clocks.
+    Feeds(feeds::FeedsArgs),
+    /// The continuity of feeds: holes, their causes, and what filled them.
+    Gaps(gaps::GapsArgs),
+    /// Fill holes from the venues' REST interfaces; exit 1 where something may still be missing.
+    Backfill(backfill::BackfillArgs),
     /// What can be traded where, by the venues' own tables.
     Instruments {
         /// What to do with them.
@@ -185,7 +194,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let mut config = Config::load(file.as_deref())?;
     let looked_at = matches!(
         cli.command,
-        Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_) | Command::Replay(_)
+        Command::Demo(_)
+            | Command::Quarantine { .. }
+            | Command::Lag(_)
+            | Command::Replay(_)
+            | Command::Backfill(_)
     );
     if looked_at && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its output is what people look at
@@ -211,6 +224,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Quarantine { action } => return quarantine::run(config, action).await,
         Command::Lag(args) => lag::run(config, args).await?,
+        Command::Feeds(args) => feeds::run(&config, args).await?,
+        Command::Backfill(args) => return backfill::run(config, args).await,
+        Command::Gaps(args) => gaps::run(&config, args).await?,
         Command::Ledger { action } => audit::ledger(&config, &action).await?,
         Command::Archive { action } => return life::archive(&config, action).await,
         Command::Restore(args) => life::restore(&config, args).await?,

@@ -2,10 +2,13 @@
 
 pub mod archive;
 pub mod audit;
+pub mod backfill;
 pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod demo;
+pub mod feeds;
+pub mod gaps;
 pub mod instruments;
 pub mod kafka;
 pub mod lag;

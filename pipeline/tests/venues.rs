@@ -10,6 +10,8 @@ mod common;
 mod figures;
 #[path = "venues/going_on.rs"]
 mod going_on;
+#[path = "venues/history.rs"]
+mod history;
 #[path = "venues/hostile.rs"]
 mod hostile;
 #[path = "venues/life.rs"]

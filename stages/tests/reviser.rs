@@ -158,14 +158,14 @@ async fn a_late_trade_is_waited_for_and_then_counts_to_the_last_digit() {
             db.fence("md.trade", next).await;
         }
         let waits = write(&mut reviser, std::slice::from_ref(&late)).await;
-        assert!(matches!(waits, Err(SinkError::Retry(_))), "{waits:?}");
+        assert!(matches!(waits, Err(SinkError::NotYet(_))), "{waits:?}");
         assert_eq!(db.candles().await, Vec::<String>::new());
     }
     db.fence("md.trade", 42).await;
     // The one that waits does not hold up the other.
     let other = dirty("1m", 1..2, "md.trade", 42);
     let waits = write(&mut reviser, &[other, late.clone(), late.clone()]).await;
-    assert!(matches!(waits, Err(SinkError::Retry(_))));
+    assert!(matches!(waits, Err(SinkError::NotYet(_))));
     // By (time, sequence or 0, origin): 2, then 3, then 1.
     let expected = format!(
         "1m 0 6.25 {high} 5.5 5.5 3.000000000000000001 \

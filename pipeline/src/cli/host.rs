@@ -1,7 +1,10 @@
 //! Hosting stages in one process until a signal, or until one of them must not go on.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use tapeline_schemas::Micros;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +12,29 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::telemetry::{self, Readiness};
 use crate::wiring::{Context, StageName, run_stage};
+
+/// Time between two looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Looks once or, with `watch`, every two seconds until a signal.
+pub(super) async fn look(watch: bool, mut once: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let shutdown = stopped_by_signal()?;
+    loop {
+        once().await?;
+        if !watch {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Clears a terminal and writes the time into its first line.
+pub(super) fn clear(now: Micros) {
+    println!("\x1b[H\x1b[2J{now}");
+}
 
 /// How to run stages.
 #[derive(Debug, clap::Args)]

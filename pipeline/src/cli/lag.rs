@@ -1,21 +1,15 @@
 //! `tapeline lag`.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::host::stopped_by_signal;
+use super::host::{clear, look};
 use crate::config::Config;
 use crate::lag::{GroupLag, PartitionLag, lag};
 use crate::venue::driver::{Clock as _, SystemClock};
 use crate::wiring::{Context, StageName};
-
-/// Time between two looks.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// Clears a terminal and goes to its first line.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// How far stages are behind.
 #[derive(Debug, Args)]
@@ -33,28 +27,22 @@ pub struct LagArgs {
 
 /// Prints the lag, once or until a signal.
 pub(super) async fn run(config: Config, args: LagArgs) -> Result<()> {
-    let shutdown = stopped_by_signal()?;
-    let context = Context::new(config, &shutdown).await?;
+    let context = Context::new(config, &CancellationToken::new()).await?;
     let clock = SystemClock::default();
-    loop {
+    look(args.watch, async || {
         let now = clock.receive_time(None).unwrap_or_default();
         let groups = lag(&context, &args.stage, now).await?;
         if args.json {
             println!("{}", json!({"time": now, "groups": groups}));
-        } else {
-            if args.watch {
-                println!("{CLEAR}{now}");
-            }
-            print!("{}", table(&groups));
-        }
-        if !args.watch {
             return Ok(());
         }
-        tokio::select! {
-            () = tokio::time::sleep(WATCH_EVERY) => {}
-            () = shutdown.cancelled() => return Ok(()),
+        if args.watch {
+            clear(now);
         }
-    }
+        print!("{}", table(&groups));
+        Ok(())
+    })
+    .await
 }
 
 fn age(seconds: Option<f64>) -> String {

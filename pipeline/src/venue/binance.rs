@@ -20,7 +20,9 @@ use tapeline_schemas::{
     Candle, CandleSource, Kind, Level, Micros, Side, Ticker, Timeframe, Trade, Wide,
 };
 
-use self::raw::{AggTrade, BookTicker, Depth, DepthUpdate, Envelope, ExchangeInfo, KlineEvent};
+use self::raw::{
+    AggTrade, BookTicker, Depth, DepthUpdate, Envelope, ExchangeInfo, Kline, KlineEvent,
+};
 use super::books::{LocalBook, TopPace, Update};
 use super::json::{Text, figure, level, money, parse, part};
 use super::sequenced::SequencedBook;
@@ -31,10 +33,14 @@ use super::{
     Settings, SnapshotOutcome, SymbolTable, UnknownSymbol,
 };
 
+mod history;
 mod raw;
 
 /// The venue's name.
 pub const VENUE: &str = "BINANCE";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// Binance allows 1024 streams a connection; four a symbol also have to fit into one URL.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
@@ -64,6 +70,57 @@ fn unsubscribed(native: &str) -> DecodeError {
     DecodeError::Unknown(format!("symbol {native}"))
 }
 
+/// An aggregate trade, of the stream or of the past.
+fn aggregate<'a>(
+    symbol: &'a str,
+    raw: &AggTrade<'_>,
+    at: Micros,
+) -> Result<Trade<'a>, DecodeError> {
+    Ok(Trade {
+        exchange: Cow::Borrowed(VENUE),
+        symbol: Cow::Borrowed(symbol),
+        trade_id: Cow::Owned(raw.a.to_string()),
+        price: money(&raw.p)?,
+        amount: money(&raw.q)?,
+        // `m`: the buyer's order was waiting in the book, so the seller took it.
+        side: if raw.m { Side::Sell } else { Side::Buy },
+        kind: None,
+        taker_or_maker: None,
+        sequence: Some(raw.a),
+        venue_time: Micros::from_millis(raw.time),
+        receive_time: at,
+    })
+}
+
+/// The window so far; `n`, the number of its trades, only grows, so it tells which of two is newer.
+fn window(symbol: &str, raw: &Kline<'_>, at: Micros) -> Result<Candle<'static>, DecodeError> {
+    let frame: Timeframe = raw.i.parse().map_err(DecodeError::Unknown)?;
+    let open_time = Micros::from_millis(raw.t);
+    if frame.start(open_time) != open_time || raw.n < 0 {
+        return Err(DecodeError::Malformed(format!("{} trades from {}", raw.n, raw.t)));
+    }
+    let quote_volume = Wide::parse(&raw.q)
+        .ok_or_else(|| DecodeError::Malformed(format!("quote volume `{}`", raw.q)))?;
+    Ok(Candle {
+        exchange: Cow::Borrowed(VENUE),
+        symbol: Cow::Owned(symbol.to_owned()),
+        timeframe: Cow::Borrowed(frame.name()),
+        source: CandleSource::Venue,
+        open_time,
+        close_time: frame.end(open_time),
+        open: money(&raw.o)?,
+        high: money(&raw.h)?,
+        low: money(&raw.l)?,
+        close: money(&raw.c)?,
+        volume: money(&raw.v)?,
+        quote_volume,
+        trades_count: i64::from(raw.n),
+        is_final: raw.x,
+        revision: raw.n,
+        receive_time: at,
+    })
+}
+
 impl Binance {
     /// A connector with these settings.
     pub fn new(settings: Settings) -> Binance {
@@ -87,20 +144,7 @@ impl Binance {
         let raw: AggTrade<'_> = part(data)?;
         let (index, symbol) =
             self.subscription.by_native(&raw.s).ok_or_else(|| unsubscribed(&raw.s))?;
-        let trade = Trade {
-            exchange: Cow::Borrowed(VENUE),
-            symbol: Cow::Borrowed(symbol),
-            trade_id: Cow::Owned(raw.a.to_string()),
-            price: money(&raw.p)?,
-            amount: money(&raw.q)?,
-            // `m`: the buyer's order was waiting in the book, so the seller took it.
-            side: if raw.m { Side::Sell } else { Side::Buy },
-            kind: None,
-            taker_or_maker: None,
-            sequence: Some(raw.a),
-            venue_time: Micros::from_millis(raw.time),
-            receive_time: at,
-        };
+        let trade = aggregate(symbol, &raw, at)?;
         if let Some(chain) = self.chains.get_mut(index) {
             chain.follow(symbol, raw.a, raw.a, at, out);
         }
@@ -108,35 +152,9 @@ impl Binance {
         Ok(())
     }
 
-    /// The window so far; `n`, the number of its trades, only grows, so it tells which of two is newer.
     fn candle(&self, data: &RawValue, at: Micros, out: &mut Output) -> Result<(), DecodeError> {
         let event: KlineEvent<'_> = part(data)?;
-        let raw = &event.k;
-        let frame: Timeframe = raw.i.parse().map_err(DecodeError::Unknown)?;
-        let open_time = Micros::from_millis(raw.t);
-        if frame.start(open_time) != open_time || raw.n < 0 {
-            return Err(DecodeError::Malformed(format!("{} trades from {}", raw.n, raw.t)));
-        }
-        let quote_volume = Wide::parse(&raw.q)
-            .ok_or_else(|| DecodeError::Malformed(format!("quote volume `{}`", raw.q)))?;
-        out.candle(&Candle {
-            exchange: Cow::Borrowed(VENUE),
-            symbol: Cow::Borrowed(self.symbol(&event.s)?),
-            timeframe: Cow::Borrowed(frame.name()),
-            source: CandleSource::Venue,
-            open_time,
-            close_time: frame.end(open_time),
-            open: money(&raw.o)?,
-            high: money(&raw.h)?,
-            low: money(&raw.l)?,
-            close: money(&raw.c)?,
-            volume: money(&raw.v)?,
-            quote_volume,
-            trades_count: i64::from(raw.n),
-            is_final: raw.x,
-            revision: raw.n,
-            receive_time: at,
-        });
+        out.candle(&window(self.symbol(&event.s)?, &event.k, at)?);
         Ok(())
     }
 
@@ -360,7 +378,7 @@ impl Connector for Binance {
         out.resubscribe(index / SYMBOLS_PER_CONNECTION, texts);
         if let Some(book) = self.books.get_mut(index).filter(|_| kind == Kind::Book) {
             book.closed();
-            out.stats().resyncs.add(1);
+            out.resynced(symbol);
             out.request_snapshot(symbol);
         }
     }

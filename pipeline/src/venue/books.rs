@@ -185,7 +185,7 @@ impl LocalBook {
     ) {
         let from = self.covered().unwrap_or(at);
         out.open_gap(Kind::Book, &self.symbol, from, cause);
-        out.stats().resyncs.add(1);
+        out.resynced(&self.symbol);
         self.broken();
         out.resubscribe(self.connection, texts);
     }

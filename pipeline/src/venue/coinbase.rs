@@ -32,10 +32,14 @@ use super::{
     Settings, SymbolTable, UnknownSymbol,
 };
 
+mod history;
 mod raw;
 
 /// The venue's name.
 pub const VENUE: &str = "COINBASE";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// Products of one connection.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 50;
@@ -69,15 +73,9 @@ fn request(kind: &str, channels: &[&str], products: &[&str]) -> String {
     json!({"type": kind, "product_ids": products, "channels": channels}).to_string()
 }
 
-fn trade(
-    symbol: &str,
-    chain: &mut TradeChain,
-    frame: &[u8],
-    at: Micros,
-    out: &mut Output,
-) -> Result<(), DecodeError> {
-    let raw: Match<'_> = parse(frame)?;
-    let trade = Trade {
+/// A trade, of the feed or of the past.
+fn matched<'a>(symbol: &'a str, raw: &Match<'_>, at: Micros) -> Result<Trade<'a>, DecodeError> {
+    Ok(Trade {
         exchange: Cow::Borrowed(VENUE),
         symbol: Cow::Borrowed(symbol),
         trade_id: Cow::Owned(raw.trade_id.to_string()),
@@ -94,7 +92,18 @@ fn trade(
         sequence: Some(raw.trade_id),
         venue_time: utc(&raw.time)?,
         receive_time: at,
-    };
+    })
+}
+
+fn trade(
+    symbol: &str,
+    chain: &mut TradeChain,
+    frame: &[u8],
+    at: Micros,
+    out: &mut Output,
+) -> Result<(), DecodeError> {
+    let raw: Match<'_> = parse(frame)?;
+    let trade = matched(symbol, &raw, at)?;
     chain.follow(symbol, raw.trade_id, raw.trade_id, at, out);
     out.trade(&trade);
     Ok(())

@@ -35,12 +35,16 @@ use super::{
 };
 
 mod book;
+mod history;
 mod raw;
 mod symbols;
 mod ticker;
 
 /// The venue's name.
 pub const VENUE: &str = "DERIBIT";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// A connection may have 500 channels; up to three an instrument.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 150;
@@ -76,14 +80,13 @@ fn kinds_of(channel: &str) -> &'static [Kind] {
     }
 }
 
-fn trade(
-    symbol: &str,
-    chain: &mut TradeChain,
-    raw: &RawTrade<'_>,
+/// A trade, of the feed or of the past.
+fn traded<'a>(
+    symbol: &'a str,
+    raw: &'a RawTrade<'_>,
     at: Micros,
-    out: &mut Output,
-) -> Result<(), DecodeError> {
-    let trade = Trade {
+) -> Result<Trade<'a>, DecodeError> {
+    Ok(Trade {
         exchange: Cow::Borrowed(VENUE),
         symbol: Cow::Borrowed(symbol),
         trade_id: Cow::Borrowed(raw.trade_id.as_ref()),
@@ -99,7 +102,17 @@ fn trade(
         sequence: Some(raw.trade_seq),
         venue_time: Micros::from_millis(raw.timestamp),
         receive_time: at,
-    };
+    })
+}
+
+fn trade(
+    symbol: &str,
+    chain: &mut TradeChain,
+    raw: &RawTrade<'_>,
+    at: Micros,
+    out: &mut Output,
+) -> Result<(), DecodeError> {
+    let trade = traded(symbol, raw, at)?;
     chain.follow(symbol, raw.trade_seq, raw.trade_seq, at, out);
     out.trade(&trade);
     Ok(())

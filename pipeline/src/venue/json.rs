@@ -13,6 +13,12 @@ use super::DecodeError;
 #[serde(transparent)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Reads a value of `T` from a message.
 pub(super) fn parse<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<T, DecodeError> {
     // Once for the whole message, not for each text in it.

@@ -32,10 +32,14 @@ use super::{
 };
 
 mod book;
+mod history;
 mod trade;
 
 /// The venue's name.
 pub const VENUE: &str = "KRAKEN";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// Pairs of one connection and channel.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 50;

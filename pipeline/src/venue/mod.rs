@@ -17,6 +17,8 @@ pub(crate) mod civil;
 pub mod coinbase;
 pub mod deribit;
 pub mod driver;
+mod feed;
+pub mod history;
 mod instrument;
 mod json;
 pub mod kraken;
@@ -29,6 +31,7 @@ mod symbols;
 mod trade_order;
 pub mod upbit;
 
+pub use history::{Ask, History, Next, Offer, Page, Past};
 pub use instrument::{Instrument, Market, OptionTerms};
 pub use output::{Item, Output};
 pub use stats::{BookReport, KindReport, StatsReport, VenueStats};
@@ -291,6 +294,8 @@ pub struct VenueSpec {
     pub symbols_per_connection: usize,
     /// Makes its connector.
     pub connector: fn(Settings) -> Box<dyn Connector>,
+    /// What it gives of the past by REST.
+    pub history: &'static [history::Offer],
 }
 
 /// Every venue with a connector.
@@ -301,6 +306,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://api.binance.com",
         ws_url: "wss://stream.binance.com:9443",
         connector: |settings| Box::new(binance::Binance::new(settings)),
+        history: binance::HISTORY,
     },
     VenueSpec {
         name: bithumb::VENUE,
@@ -308,6 +314,8 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://api.bithumb.com",
         ws_url: "wss://pubwss.bithumb.com",
         connector: |settings| Box::new(bithumb::Bithumb::new(settings)),
+        // Its history has times to the second and no ids: its trades could not be told from those of the feed.
+        history: &[],
     },
     VenueSpec {
         name: coinbase::VENUE,
@@ -315,6 +323,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://api.exchange.coinbase.com",
         ws_url: "wss://ws-feed.exchange.coinbase.com",
         connector: |settings| Box::new(coinbase::Coinbase::new(settings)),
+        history: coinbase::HISTORY,
     },
     VenueSpec {
         name: deribit::VENUE,
@@ -322,6 +331,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://www.deribit.com",
         ws_url: "wss://www.deribit.com",
         connector: |settings| Box::new(deribit::Deribit::new(settings)),
+        history: deribit::HISTORY,
     },
     VenueSpec {
         name: kraken::VENUE,
@@ -329,6 +339,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://api.kraken.com",
         ws_url: "wss://ws.kraken.com",
         connector: |settings| Box::new(kraken::Kraken::new(settings)),
+        history: kraken::HISTORY,
     },
     VenueSpec {
         name: okx::VENUE,
@@ -336,6 +347,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://www.okx.com",
         ws_url: "wss://ws.okx.com:8443",
         connector: |settings| Box::new(okx::Okx::new(settings)),
+        history: okx::HISTORY,
     },
     VenueSpec {
         name: upbit::VENUE,
@@ -343,6 +355,7 @@ pub static VENUES: [VenueSpec; 7] = [
         rest_url: "https://api.upbit.com",
         ws_url: "wss://api.upbit.com",
         connector: |settings| Box::new(upbit::Upbit::new(settings)),
+        history: upbit::HISTORY,
     },
 ];
 

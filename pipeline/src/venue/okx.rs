@@ -34,10 +34,14 @@ use super::{
 };
 
 mod book;
+mod history;
 mod raw;
 
 /// The venue's name.
 pub const VENUE: &str = "OKX";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// Instruments of one connection; a request to subscribe may have 64 KiB.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
@@ -117,6 +121,28 @@ fn table_of(symbol: &str) -> String {
     }
 }
 
+/// A trade, of the feed or of the past.
+fn traded<'a>(symbol: &'a str, raw: &RawTrade<'_>, at: Micros) -> Result<Trade<'a>, DecodeError> {
+    let id: i64 = raw.trade_id.parse().map_err(|error| malformed(&error))?;
+    Ok(Trade {
+        exchange: Cow::Borrowed(VENUE),
+        symbol: Cow::Borrowed(symbol),
+        trade_id: Cow::Owned(id.to_string()),
+        price: money(&raw.px)?,
+        amount: money(&raw.sz)?,
+        side: match raw.side.as_ref() {
+            "buy" => Side::Buy,
+            "sell" => Side::Sell,
+            other => return Err(DecodeError::Malformed(format!("side `{other}`"))),
+        },
+        kind: None,
+        taker_or_maker: None,
+        sequence: Some(id),
+        venue_time: millis(&raw.ts)?,
+        receive_time: at,
+    })
+}
+
 impl Okx {
     /// A connector with these settings.
     pub fn new(settings: Settings) -> Okx {
@@ -171,24 +197,8 @@ impl Okx {
         else {
             return Err(DecodeError::Unknown("trade that nobody subscribed to".to_owned()));
         };
-        let id: i64 = raw.trade_id.parse().map_err(|error| malformed(&error))?;
-        let trade = Trade {
-            exchange: Cow::Borrowed(VENUE),
-            symbol: Cow::Borrowed(&subscribed.symbol),
-            trade_id: Cow::Owned(id.to_string()),
-            price: money(&raw.px)?,
-            amount: money(&raw.sz)?,
-            side: match raw.side.as_ref() {
-                "buy" => Side::Buy,
-                "sell" => Side::Sell,
-                other => return Err(DecodeError::Malformed(format!("side `{other}`"))),
-            },
-            kind: None,
-            taker_or_maker: None,
-            sequence: Some(id),
-            venue_time: millis(&raw.ts)?,
-            receive_time: at,
-        };
+        let trade = traded(&subscribed.symbol, &raw, at)?;
+        let id = trade.sequence.unwrap_or_default();
         // Of several trades put together the id is the last one's.
         let count = raw.count.as_deref().and_then(|count| count.parse().ok()).unwrap_or(1_i64);
         let first = id.saturating_sub(count.max(1) - 1);

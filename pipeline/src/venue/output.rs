@@ -9,6 +9,7 @@ use tapeline_schemas::{
 };
 use tracing::warn;
 
+use super::feed::Feeds;
 use super::{Body, DecodeError, Outgoing, VenueStats};
 
 /// How much of a message that cannot be read is logged.
@@ -64,6 +65,7 @@ pub(super) struct Progress {
 pub struct Output {
     venue: &'static str,
     stats: Arc<VenueStats>,
+    feeds: Feeds,
     gaps: HashMap<Feed, OpenGap>,
     /// Kept only while it is asked for.
     progress: Option<HashMap<Feed, Progress>>,
@@ -77,11 +79,19 @@ impl Output {
         Output {
             venue,
             stats,
+            feeds: Feeds::new(venue),
             gaps: HashMap::new(),
             progress: None,
             complained: BTreeSet::new(),
             items: Vec::new(),
         }
+    }
+
+    /// An empty output of `venue` that nobody counts yet.
+    pub(super) fn uncounted(venue: &'static str) -> Output {
+        let mut out = Output::new(venue, Arc::default());
+        out.feeds.show(false);
+        out
     }
 
     /// The counts.
@@ -92,6 +102,7 @@ impl Output {
     /// Counts into `stats` from now on.
     pub(super) fn count_into(&mut self, stats: Arc<VenueStats>) {
         self.stats = stats;
+        self.feeds.show(true);
     }
 
     /// Begins or ends keeping the progress of feeds.
@@ -142,6 +153,23 @@ impl Output {
         self.gaps.insert(feed, gap);
     }
 
+    /// Shows a feed that is subscribed to in the metrics before its first message.
+    pub fn expect(&mut self, kind: Kind, symbol: &str) {
+        self.feeds.expect(kind, symbol);
+    }
+
+    /// Counts a book that is resynchronised.
+    pub fn resynced(&mut self, symbol: &str) {
+        self.stats.resyncs.add(1);
+        self.feeds.resync(symbol);
+    }
+
+    /// Counts a lost connection.
+    pub fn disconnected(&mut self) {
+        self.stats.disconnects.add(1);
+        self.feeds.disconnect();
+    }
+
     /// Takes what has been collected.
     pub fn drain(&mut self) -> std::vec::Drain<'_, Item> {
         self.items.drain(..)
@@ -150,6 +178,7 @@ impl Output {
     /// Publishes a trade; ends a hole in its symbol's trades.
     pub fn trade(&mut self, trade: &Trade<'_>) {
         self.stats.received(Kind::Trade);
+        self.feeds.message(Kind::Trade, &trade.symbol, trade.venue_time, trade.receive_time);
         self.whole(Kind::Trade, &trade.symbol, trade.receive_time);
         self.event(Kind::Trade, &trade.symbol, trade);
     }
@@ -157,6 +186,7 @@ impl Output {
     /// Publishes a ticker; ends a hole in its symbol's tickers.
     pub fn ticker(&mut self, ticker: &Ticker<'_>) {
         self.stats.received(Kind::Ticker);
+        self.feeds.message(Kind::Ticker, &ticker.symbol, ticker.venue_time, ticker.receive_time);
         self.whole(Kind::Ticker, &ticker.symbol, ticker.receive_time);
         self.event(Kind::Ticker, &ticker.symbol, ticker);
     }
@@ -164,6 +194,7 @@ impl Output {
     /// Publishes an option's figures; ends a hole in its symbol's.
     pub fn option(&mut self, option: &OptionData<'_>) {
         self.stats.received(Kind::Option);
+        self.feeds.message(Kind::Option, &option.symbol, option.venue_time, option.receive_time);
         self.whole(Kind::Option, &option.symbol, option.receive_time);
         self.event(Kind::Option, &option.symbol, option);
     }
@@ -171,12 +202,21 @@ impl Output {
     /// Publishes a candle that the venue made; ends a hole in its symbol's.
     pub fn candle(&mut self, candle: &Candle<'_>) {
         self.stats.received(Kind::VenueCandle);
+        self.feeds.message(
+            Kind::VenueCandle,
+            &candle.symbol,
+            candle.receive_time,
+            candle.receive_time,
+        );
         self.whole(Kind::VenueCandle, &candle.symbol, candle.receive_time);
         self.event(Kind::VenueCandle, &candle.symbol, candle);
     }
 
     /// Publishes a book record; a snapshot ends a hole in its symbol's book.
     pub fn book(&mut self, book: &Book<'_>) {
+        if book.action != BookAction::Top {
+            self.feeds.message(Kind::Book, &book.symbol, book.venue_time, book.receive_time);
+        }
         match book.action {
             BookAction::Snapshot => {
                 self.stats.updates_applied.add(1);
@@ -211,6 +251,7 @@ impl Output {
         }
         self.gaps.insert(slot, OpenGap { from, cause });
         self.stats.gaps_opened.add(1);
+        self.feeds.gap(kind, symbol);
         self.gap(kind, symbol, GapState::Opened, from, None, cause);
     }
 
@@ -275,6 +316,7 @@ impl Output {
             DecodeError::Venue(_) => ("venue", &self.stats.venue_errors),
         };
         counter.add(1);
+        self.feeds.error(name);
         if self.complained.insert(name) {
             let start = message.get(..LOGGED_BYTES).unwrap_or(message);
             warn!(

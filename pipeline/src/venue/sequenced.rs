@@ -82,7 +82,7 @@ impl SequencedBook {
     fn resync(&mut self, delta: Update, out: &mut Output) {
         let from = self.book.covered().unwrap_or(delta.receive_time);
         out.open_gap(Kind::Book, &self.book.symbol, from, "sequence");
-        out.stats().resyncs.add(1);
+        out.resynced(&self.book.symbol);
         self.book.broken();
         self.state = State::Waiting(VecDeque::from([delta]));
         out.request_snapshot(&self.book.symbol);

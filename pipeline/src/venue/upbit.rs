@@ -27,8 +27,13 @@ use super::{
     Settings, SymbolTable, UnknownSymbol,
 };
 
+mod history;
+
 /// The venue's name.
 pub const VENUE: &str = "UPBIT";
+
+/// What it gives of the past.
+pub(super) const HISTORY: &[super::history::Offer] = history::OFFERS;
 
 /// Markets of one connection.
 pub(super) const SYMBOLS_PER_CONNECTION: usize = 100;
@@ -163,26 +168,38 @@ impl Upbit {
     }
 }
 
-fn trade(symbol: &str, frame: &[u8], at: Micros, out: &mut Output) -> Result<(), DecodeError> {
-    let raw: RawTrade<'_> = parse(frame)?;
-    let side = match raw.ab.as_ref() {
-        "ASK" => Side::Sell,
-        "BID" => Side::Buy,
-        other => return Err(DecodeError::Malformed(format!("side `{other}`"))),
-    };
-    out.trade(&Trade {
+/// A trade, of the feed or of the past: its number, time, price and amount, and the taker's side in the venue's word.
+fn traded<'a>(
+    symbol: &'a str,
+    id: i64,
+    venue_time: Micros,
+    (price, amount): (&RawValue, &RawValue),
+    side: &str,
+    at: Micros,
+) -> Result<Trade<'a>, DecodeError> {
+    Ok(Trade {
         exchange: Cow::Borrowed(VENUE),
         symbol: Cow::Borrowed(symbol),
-        trade_id: Cow::Owned(raw.sid.to_string()),
-        price: number(raw.tp)?,
-        amount: number(raw.tv)?,
-        side,
+        trade_id: Cow::Owned(id.to_string()),
+        price: number(price)?,
+        amount: number(amount)?,
+        side: match side {
+            "ASK" => Side::Sell,
+            "BID" => Side::Buy,
+            other => return Err(DecodeError::Malformed(format!("side `{other}`"))),
+        },
         kind: None,
         taker_or_maker: None,
-        sequence: Some(raw.sid),
-        venue_time: Micros::from_millis(raw.ttms),
+        sequence: Some(id),
+        venue_time,
         receive_time: at,
-    });
+    })
+}
+
+fn trade(symbol: &str, frame: &[u8], at: Micros, out: &mut Output) -> Result<(), DecodeError> {
+    let raw: RawTrade<'_> = parse(frame)?;
+    let time = Micros::from_millis(raw.ttms);
+    out.trade(&traded(symbol, raw.sid, time, (raw.tp, raw.tv), &raw.ab, at)?);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod account;
 mod archive;
 mod audit;
+mod backfill;
 mod candles;
 mod common;
 mod database;

@@ -226,8 +226,7 @@ impl<T: Tell> Sink<Windows> for Comparer<T> {
         if out.list.is_empty() {
             return Ok(());
         }
-        let retry = |error: ReviseError| SinkError::Retry(error.to_string());
-        let anomalies = self.compare(out).await.map_err(retry)?;
+        let anomalies = self.compare(out).await?;
         if anomalies.is_empty() {
             return Ok(());
         }

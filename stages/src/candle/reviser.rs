@@ -322,9 +322,11 @@ impl Sink<Dirties> for Reviser {
                     metrics::counter!("tapeline_reviser_candles_total", "timeframe" => task.timeframes())
                         .increment(written as u64);
                 }
-                Err(error @ (ReviseError::NotYet(_) | ReviseError::Database(_))) => {
-                    waits = Some(error.to_string());
+                // What is wrong is said rather than what only waits.
+                Err(error @ ReviseError::NotYet(_)) => {
+                    waits.get_or_insert(error);
                 }
+                Err(error @ ReviseError::Database(_)) => waits = Some(error),
                 Err(ReviseError::Unsound(detail)) => {
                     metrics::counter!("tapeline_reviser_failures_total").increment(1);
                     tracing::error!(
@@ -335,7 +337,7 @@ impl Sink<Dirties> for Reviser {
                 }
             }
         }
-        waits.map_or(Ok(()), |reason| Err(SinkError::Retry(reason)))
+        waits.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn remove_rows(&self, out: &mut Dirties, rows: &[usize]) {

@@ -11,6 +11,7 @@ use super::dirty::Dirty;
 use super::fold::{Bar, Place, Version};
 use super::holes::CHANNEL;
 use super::loss::Lost;
+use crate::flow::SinkError;
 
 /// 2000-01-01T00:00:00Z, from which PostgreSQL counts, in microseconds since the Unix epoch.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -58,6 +59,16 @@ pub enum ReviseError {
     /// What is stored does not add up to a candle: a sum beyond its digits.
     #[error("{0}")]
     Unsound(String),
+}
+
+impl From<ReviseError> for SinkError {
+    /// Whatever is wrong may pass; that the store is behind is not wrong.
+    fn from(error: ReviseError) -> SinkError {
+        match error {
+            ReviseError::NotYet(reason) => SinkError::NotYet(reason),
+            other => SinkError::Retry(other.to_string()),
+        }
+    }
 }
 
 /// A window of one symbol.

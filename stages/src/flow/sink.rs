@@ -37,6 +37,9 @@ pub enum SinkError {
     /// Not now: the loop waits, longer each time, and writes the same batch again.
     #[error("{0}")]
     Retry(String),
+    /// Nothing is wrong, but another stage has to come first: the loop waits the same way, without a word.
+    #[error("{0}")]
+    NotYet(String),
     /// These rows can never be written: they go to quarantine, the rest is written again.
     #[error("{} rows refused", .0.len())]
     Reject(Vec<RefusedRow>),
@@ -133,6 +136,10 @@ pub async fn flush<O, S: Sink<O>, Q: QuarantineSink>(
             Err(SinkError::Retry(reason)) => {
                 wait(name, "sink", &reason, &mut pause).await;
             }
+            Err(SinkError::NotYet(reason)) => {
+                tracing::debug!(stage = name, reason, "waits");
+                rest(&mut pause).await;
+            }
             Err(SinkError::Reject(refused)) => {
                 for row in &refused {
                     let at = row.rejected.at;
@@ -180,6 +187,10 @@ async fn wait(stage: &'static str, what: &'static str, reason: &str, pause: &mut
         pause_ms = pause.as_millis() as u64,
         "cannot write, will try again"
     );
+    rest(pause).await;
+}
+
+async fn rest(pause: &mut Duration) {
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(MAX_PAUSE);
 }

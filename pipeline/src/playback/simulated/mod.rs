@@ -27,6 +27,7 @@ use super::socket::{self, Pace};
 use super::{Handle, PlaybackError, Speed, listen};
 use crate::venue::driver::RECORDED_AT;
 
+mod past;
 mod tape;
 
 /// Levels a side of [`Report::final_books`].
@@ -49,6 +50,8 @@ pub struct Config {
     pub start: Micros,
     /// How many of each fault are put in.
     pub faults_each: usize,
+    /// Steps whose trades are not sent, and are in the venue's past alone.
+    pub trades_lost: std::ops::Range<usize>,
 }
 
 impl Default for Config {
@@ -62,6 +65,7 @@ impl Default for Config {
             events_per_second: 100,
             start: Micros(1_704_164_640_000_000),
             faults_each: 2,
+            trades_lost: 0..0,
         }
     }
 }
@@ -112,6 +116,8 @@ pub enum Fault {
 pub struct Report {
     /// Trades sent, duplicates too.
     pub trades: u64,
+    /// Trades not sent.
+    pub trades_lost: u64,
     /// Tickers sent, crossed ones too.
     pub tickers: u64,
     /// Changes of books sent.
@@ -161,6 +167,8 @@ pub async fn serve(
     let router = Router::new()
         .route("/binance/api/v3/exchangeInfo", get(move || async move { exchange_info(&config) }))
         .route("/binance/api/v3/depth", get(depth))
+        .route("/binance/api/v3/aggTrades", get(past::trades))
+        .route("/binance/api/v3/klines", get(past::candles))
         .route("/binance/stream", get(stream))
         .with_state(app);
     let handle = listen(addr, router, cancel).await?;

@@ -77,11 +77,11 @@ impl SimBook {
     }
 }
 
-fn price(ticks: u64) -> String {
+pub(super) fn price(ticks: u64) -> String {
     format!("{}.{:02}", ticks / 100, ticks % 100)
 }
 
-fn amount(lots: u64) -> String {
+pub(super) fn amount(lots: u64) -> String {
     format!("{}.{:04}", lots / 10_000, lots % 10_000)
 }
 
@@ -105,6 +105,18 @@ pub(super) struct Event {
     pub(super) after_gap: bool,
 }
 
+/// A trade as the venue keeps it, sent or not.
+#[derive(Debug)]
+pub(super) struct PastTrade {
+    /// Number of the symbol.
+    pub(super) symbol: usize,
+    pub(super) id: u64,
+    pub(super) millis: i64,
+    pub(super) ticks: u64,
+    pub(super) lots: u64,
+    pub(super) maker: bool,
+}
+
 struct Symbol {
     native: String,
     name: String,
@@ -119,6 +131,8 @@ struct Symbol {
 pub(super) struct Tape {
     pub(super) events: Vec<Event>,
     pub(super) natives: Vec<String>,
+    /// Every trade, in order.
+    pub(super) past: Vec<PastTrade>,
     /// Each symbol's book before the first event.
     pub(super) opening: Vec<SimBook>,
     pub(super) report: Report,
@@ -144,8 +158,11 @@ struct Maker {
     random: Random,
     symbols: Vec<Symbol>,
     events: Vec<Event>,
+    past: Vec<PastTrade>,
     report: Report,
     now: Micros,
+    /// Whether the stream loses its trades now.
+    losing: bool,
 }
 
 pub(super) fn make(config: &Config) -> Tape {
@@ -153,8 +170,10 @@ pub(super) fn make(config: &Config) -> Tape {
         random: Random(config.seed),
         symbols: Vec::new(),
         events: Vec::with_capacity(config.events),
+        past: Vec::new(),
         report: Report::default(),
         now: config.start,
+        losing: false,
     };
     for (base, quote) in &config.symbols {
         maker.list(base, quote);
@@ -164,6 +183,7 @@ pub(super) fn make(config: &Config) -> Tape {
     let plan = plan(config, &mut maker.random);
     for step in 0..config.events {
         maker.now = config.start.plus(between.saturating_mul(step as i64));
+        maker.losing = config.trades_lost.contains(&step);
         let fault = plan.get(&step).copied();
         maker.step(fault);
     }
@@ -179,7 +199,7 @@ pub(super) fn make(config: &Config) -> Tape {
             .insert(symbol.name.clone(), symbol.book.top(super::REPORTED_LEVELS));
     }
     let natives = maker.symbols.iter().map(|s| s.native.clone()).collect();
-    Tape { events: maker.events, natives, opening, report: maker.report }
+    Tape { events: maker.events, natives, past: maker.past, opening, report: maker.report }
 }
 
 /// Faults at places of their own, away from the start, where nothing is known yet.
@@ -263,7 +283,15 @@ impl Maker {
             "e": "aggTrade", "E": millis, "s": state.native, "a": id, "p": price(ticks),
             "q": amount(lots), "f": id, "l": id, "T": millis, "m": maker, "M": true,
         });
+        self.past.push(PastTrade { symbol, id, millis, ticks, lots, maker });
         self.put(symbol, "aggTrade", &data);
+        if self.losing {
+            if let Some(event) = self.events.last_mut() {
+                event.text = None;
+            }
+            self.report.trades_lost += 1;
+            return;
+        }
         self.report.trades += 1;
         if twice {
             self.put(symbol, "aggTrade", &data);

@@ -58,7 +58,8 @@ pub(super) struct Envelope<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct AggTrade<'a> {
-    #[serde(borrow)]
+    /// Not in answers to a request for the past.
+    #[serde(borrow, default)]
     pub(super) s: Cow<'a, str>,
     pub(super) a: i64,
     #[serde(borrow)]

@@ -10,7 +10,7 @@ const CAP: Duration = Duration::from_secs(30);
 
 /// A wait before the attempt after `failures` failures: capped exponential with full jitter, so that
 /// many clients that lost a venue together do not come back together.
-pub(super) fn wait(failures: u32) -> Duration {
+pub(crate) fn wait(failures: u32) -> Duration {
     if failures == 0 {
         return Duration::ZERO;
     }

@@ -32,6 +32,7 @@ mod twin;
 mod unit;
 mod watch;
 
+pub(crate) use backoff::wait as pause_before;
 pub use budget::RequestBudget;
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
 pub use connection::END_OF_RECORDING;

@@ -16,7 +16,7 @@ use super::rest::Rest;
 use super::unit::Unit;
 use super::watch::Watch;
 use super::{DriverError, VenueConfig, backoff, spec, symbols};
-use crate::venue::{Body, Outgoing, Output, Publisher, Settings, SymbolTable, VenueStats};
+use crate::venue::{Body, Outgoing, Output, Publisher, Settings, SymbolTable};
 
 /// Messages waiting to be sent on a connection.
 const OUTBOX: usize = 16;
@@ -88,12 +88,11 @@ impl<P: Publisher> Core<P> {
         let mut connector = (self.spec.connector)(settings);
         connector.configure(table)?;
         let plans = connector.connections();
-        // What a successor counts is counted once it serves.
-        let stats = match takes {
-            Some(_) => Arc::new(VenueStats::default()),
-            None => Arc::clone(&self.stats),
+        let mut out = match takes {
+            // What a successor counts is counted once it serves.
+            Some(_) => Output::uncounted(self.spec.name),
+            None => Output::new(self.spec.name, Arc::clone(&self.stats)),
         };
-        let mut out = Output::new(self.spec.name, stats);
         out.keep_progress(takes.is_some() || self.config.lease.is_some());
         let first_link = self.next_link;
         let mut outboxes = Vec::new();
@@ -115,6 +114,7 @@ impl<P: Publisher> Core<P> {
             self.next_link += 1;
         }
         let feeds = plans.iter().flat_map(|plan| &plan.feeds);
+        feeds.clone().for_each(|(kind, symbol)| out.expect(*kind, symbol));
         self.units.push(Unit {
             number: self.next_unit,
             symbols,

@@ -137,7 +137,7 @@ impl Unit {
     pub(super) fn lost(&mut self, connection: usize, reason: &str) {
         let venue = self.connector.venue();
         warn!(venue, connection, reason, "connection lost, reconnecting");
-        self.out.stats().disconnects.add(1);
+        self.out.disconnected();
         self.connector.closed(connection);
         let (Some(reach), Some(plan)) =
             (self.reaches.get_mut(connection), self.plans.get(connection))
