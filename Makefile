@@ -5,7 +5,7 @@ CARGO_DENY_VERSION := 0.20.2
 # Cases of `make faults` that `make test` runs too: those that have been seen to be dependable on a busy machine.
 FAULTS_IN_TEST := commit,failpoints,sigkill,zombie,storm,registry,hostile,duplicates,conflict,poison
 
-.PHONY: help build services demo test test-all faults check bench deny clean database-docs
+.PHONY: help build services demo test test-all faults soak check bench deny clean database-docs
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,11 @@ faults: build ## make everything go wrong and prove that nothing is lost or doub
 	eval "$$(scripts/services env)" && target/release/tapeline-loadtest faults \
 	    $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE)) $(if $(OLD),--old $(OLD))
 
+soak: build ## play recordings with faults through the whole pipeline and watch memory (MINUTES=60)
+	eval "$$(scripts/services env)" && target/release/tapeline-loadtest soak --minutes $(or $(MINUTES),60) $(ARGS)
+
 test-all: test ## also long runs
+	$(MAKE) --no-print-directory soak MINUTES=$(or $(MINUTES),5)
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace -- --ignored
 
 bench: build ## measure it all: about 20 minutes, QUICK=1 under 3; ARGS="--only store tape"

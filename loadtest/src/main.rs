@@ -8,6 +8,7 @@ mod market;
 mod produce;
 mod proxy;
 mod random;
+mod soak;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +31,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Make things go wrong, and compare what is stored with what was sent.
     Faults(faults::FaultsArgs),
+    /// Play recordings with faults through the whole pipeline for a while, and watch memory.
+    Soak(soak::SoakArgs),
     /// Measure the pipeline, and programs like it, on this machine.
     Bench(bench::BenchArgs),
 }
@@ -62,6 +65,12 @@ async fn run() -> Result<bool> {
     match Cli::parse().command {
         Command::Produce(args) => produce::run(Config::load(None)?, args).await.map(|()| true),
         Command::Bench(args) => bench::run(args).await.map(|()| true),
+        Command::Soak(args) => {
+            tokio::select! {
+                good = soak::run(args) => good,
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
+        }
         Command::Faults(args) => {
             // Dropped at a signal, so that processes and services end with it.
             tokio::select! {

@@ -1,7 +1,7 @@
 //! Connectors under way: a driver for each configured venue, publishing into the raw topics (C1).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,19 +12,24 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, RecordConfig};
 use crate::instruments;
 use crate::kafka::{RawPublisher, last_covered};
+use crate::record::Limits;
 use crate::venue::driver::{Clock, Lease, Network, Shared, VenueConfig};
 use crate::venue::{
     Body, Outgoing, PublishError, Publisher, Settings, StatsReport, SymbolTable, VenueStats,
 };
 use crate::wiring::Context;
 
+mod again;
 mod reload;
 
+pub use self::again::again;
 use self::reload::Running;
 pub use self::reload::{Change, prepare};
+
+const MIB: u64 = 1024 * 1024;
 
 /// Publishes into the raw topics, and keeps what venues list in the database, beside it.
 struct Live {
@@ -89,7 +94,17 @@ pub fn reached(config: &Config, venue: &str, settings: Settings) -> Result<Venue
         .context("connect.proxy and connect.ca_file")?;
     live.shared = Some(Shared::open(&config.redis.url).context("redis.url")?);
     live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
+    live.record = limits(&config.connect.record);
     Ok(live)
+}
+
+fn limits(record: &RecordConfig) -> Option<Limits> {
+    record.enabled.then(|| Limits {
+        dir: PathBuf::from(&record.dir),
+        file_bytes: record.file_mb.saturating_mul(MIB),
+        max_bytes: record.max_mb.saturating_mul(MIB),
+        max_age: Duration::from_secs(record.keep_hours.saturating_mul(3_600)),
+    })
 }
 
 /// The configured venues, or those of them that are named, with what the log covers of each.

@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod migrate;
 pub mod playback;
 pub mod quarantine;
+pub mod record;
 pub mod registry;
 pub mod registry_client;
 pub mod replay;

@@ -6,6 +6,8 @@
 mod budget;
 #[path = "venues/common.rs"]
 mod common;
+#[path = "venues/faulty.rs"]
+mod faulty;
 #[path = "venues/figures.rs"]
 mod figures;
 #[path = "venues/going_on.rs"]
@@ -14,6 +16,8 @@ mod going_on;
 mod history;
 #[path = "venues/hostile.rs"]
 mod hostile;
+#[path = "venues/kept.rs"]
+mod kept;
 #[path = "venues/life.rs"]
 mod life;
 #[path = "venues/pure.rs"]
@@ -36,5 +40,7 @@ mod stage;
 mod symbols;
 #[path = "venues/twins.rs"]
 mod twins;
+#[path = "venues/unseen.rs"]
+mod unseen;
 #[path = "venues/ways.rs"]
 mod ways;

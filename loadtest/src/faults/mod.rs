@@ -4,12 +4,12 @@
 mod cases;
 mod feed;
 mod front;
-mod process;
+pub(crate) mod process;
 mod push;
 mod results;
-mod rig;
+pub(crate) mod rig;
 mod services;
-mod site;
+pub(crate) mod site;
 mod verdict;
 
 use std::path::PathBuf;

@@ -133,6 +133,14 @@ impl Process {
         }
     }
 
+    /// Stops it as [`Process::stop`] does; what it printed, without its log.
+    pub(crate) async fn said_at_its_end(self) -> Result<String> {
+        let log = self.log.clone();
+        self.stop().await?;
+        let said = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
+        Ok(said.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>().join("\n"))
+    }
+
     /// Whether all of it stands still after SIGSTOP.
     pub(crate) fn is_frozen(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));

@@ -94,6 +94,7 @@ impl Rig {
         config.redis.url = replace_last_segment(&site.redis, &slot.to_string())?;
         config.pipeline.id.clone_from(&id);
         config.http.listen = None;
+        config.connect.record.enabled = false;
         // Long enough for a machine that has no time; what is about dead members sets its own.
         config.group.session_timeout_ms = 20_000;
         config.store.takeover_ms = 1_000;
@@ -246,7 +247,7 @@ impl Rig {
     }
 
     /// What `tapeline audit` finds wrong, as people run it.
-    async fn audit(&self) -> Result<Option<String>> {
+    pub(crate) async fn audit(&self) -> Result<Option<String>> {
         let how = How { arguments: vec!["--json".to_owned()], ..How::default() };
         let mut audit = self.start_with("audit", &how, &self.config)?;
         let status = audit.ended_within(AUDIT).await?;
@@ -259,7 +260,8 @@ impl Rig {
         if verdict.is_clean() { self.finish().await } else { Ok(()) }
     }
 
-    async fn finish(self) -> Result<()> {
+    /// Removes what the case made.
+    pub(crate) async fn finish(self) -> Result<()> {
         delete_topics(&self.config.kafka).await?;
         let mut admin = PgConnection::connect(&self.site.database).await?;
         let drop = format!("drop database {} with (force)", self.database);

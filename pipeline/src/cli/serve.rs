@@ -1,7 +1,7 @@
 //! Commands that serve or connect.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,12 +12,12 @@ use tracing::{error, info, warn};
 
 use super::host::stopped_by_signal;
 use crate::config::Config;
-use crate::playback::{self, Recording, Speed};
+use crate::playback::{self, Faults, Join, Options, Recording, Speed};
 use crate::registry::{self, RegistryOptions};
 use crate::telemetry::{self, Readiness};
 use crate::venue::driver::{Clock, PlaybackClock, SystemClock};
 use crate::wiring::Context;
-use crate::{connect, venue};
+use crate::{connect, kafka, venue};
 
 /// How to serve the registry.
 #[derive(Debug, Args)]
@@ -52,6 +52,26 @@ pub struct ConnectArgs {
     /// The venues are a playback: take receive times from it, and end with its tape.
     #[arg(long)]
     pub playback: bool,
+    /// Connect to nothing: decode what connectors kept in this directory again, and publish it.
+    #[arg(long, value_name = "DIR", conflicts_with = "playback")]
+    pub from_recording: Option<PathBuf>,
+    /// Into topics with this prefix instead of the configured one; they are made.
+    #[arg(long, value_name = "PREFIX", requires = "from_recording")]
+    pub into: Option<String>,
+}
+
+/// Decodes a recording again.
+async fn from_recording(mut config: Config, dir: &Path, args: &ConnectArgs) -> Result<()> {
+    let shutdown = stopped_by_signal()?;
+    if let Some(prefix) = &args.into {
+        config.kafka.topic_prefix.clone_from(prefix);
+        kafka::create_topics(&config.kafka).await?;
+    }
+    let context = Context::new(config, &shutdown).await?;
+    for (name, report) in connect::again(&context, dir, &args.venues, shutdown).await? {
+        println!("{name}: {}", serde_json::to_string(&report)?);
+    }
+    Ok(())
 }
 
 /// Runs the connectors until a signal, or until the tapes have ended.
@@ -60,6 +80,9 @@ pub(super) async fn connect(
     file: Option<PathBuf>,
     args: ConnectArgs,
 ) -> Result<()> {
+    if let Some(dir) = &args.from_recording {
+        return from_recording(config, dir, &args).await;
+    }
     let shutdown = stopped_by_signal()?;
     let readiness = Readiness::new();
     let component = readiness.component("connect");
@@ -138,6 +161,19 @@ pub struct PlaybackArgs {
     /// `1` as recorded, `N` times as fast, or `max`.
     #[arg(long, default_value = "1")]
     pub speed: Speed,
+    /// One tape for all, which begins with the first client: who connects later, or again, joins it where it is.
+    #[arg(long)]
+    pub live: bool,
+    /// What goes wrong, in percent of frames or answers: `drop=1,duplicate=1,reorder=1,checksum=1,cut=0.1,stall=0.1,
+    /// stall-ms=2000,http-429=10,http-5xx=10,slow-snapshot-ms=500`, or some of them.
+    #[arg(long, value_name = "NAME=NUMBER,...")]
+    pub faults: Option<Faults>,
+    /// How often the tape is played, one time behind the other with later times and higher ids.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub laps: u32,
+    /// The same seed draws the same faults.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Serves recordings until a signal.
@@ -150,11 +186,17 @@ pub(super) async fn playback(args: PlaybackArgs) -> Result<()> {
         args.venues.iter().map(String::as_str).collect()
     };
     ensure!(!names.is_empty(), "no recordings in {}", args.recordings.display());
-    let handle = playback::serve(&args.recordings, &names, args.listen, args.speed).await?;
+    let join = if args.live { Join::Now } else { Join::Beginning };
+    let (speed, faults, seed) = (args.speed, args.faults, args.seed);
+    let options = Options { speed, join, faults, seed, laps: args.laps };
+    let handle = playback::serve(&args.recordings, &names, args.listen, options).await?;
     for name in &names {
         println!("{name}: {} {}", handle.ws_url(name), handle.rest_url(name));
     }
     shutdown.cancelled().await;
+    if args.faults.is_some() {
+        println!("faults: {}", handle.injected().count());
+    }
     handle.shutdown().await;
     Ok(())
 }

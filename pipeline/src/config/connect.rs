@@ -35,6 +35,36 @@ pub struct ConnectConfig {
     /// Shortest silence after which a symbol's feed, if its own pace is livelier, is subscribed to anew, in
     /// milliseconds of receive time; 0 never.
     pub stale_after_ms: u64,
+    /// Raw frames that are kept.
+    pub record: RecordConfig,
+}
+
+/// Raw frames, kept as they came so that a decoder's bug can be repaired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordConfig {
+    /// Whether they are kept.
+    pub enabled: bool,
+    /// Directory of the files; it is made where it is not there.
+    pub dir: String,
+    /// Compressed MiB of one file.
+    pub file_mb: u64,
+    /// Compressed MiB of all files of a venue; the oldest go first.
+    pub max_mb: u64,
+    /// Hours after which a file goes.
+    pub keep_hours: u64,
+}
+
+impl Default for RecordConfig {
+    fn default() -> RecordConfig {
+        RecordConfig {
+            enabled: true,
+            dir: "recordings".into(),
+            file_mb: 64,
+            max_mb: 10_240,
+            keep_hours: 72,
+        }
+    }
 }
 
 impl Default for ConnectConfig {
@@ -50,6 +80,7 @@ impl Default for ConnectConfig {
             complete_interval_ms: 1_000,
             max_connection_age_s: 23 * 3_600,
             stale_after_ms: 60_000,
+            record: RecordConfig::default(),
         }
     }
 }

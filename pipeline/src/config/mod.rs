@@ -16,7 +16,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
-pub use connect::{ConnectConfig, VenueConfig};
+pub use connect::{ConnectConfig, RecordConfig, VenueConfig};
 pub use error::ConfigError;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;

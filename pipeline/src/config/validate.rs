@@ -163,6 +163,11 @@ impl Config {
         }
         problems.age("connect.max_connection_age_s", connect.max_connection_age_s);
         problems.silence("connect.stale_after_ms", connect.stale_after_ms);
+        let record = &connect.record;
+        problems.require(!record.dir.is_empty(), "connect.record.dir", "a directory");
+        problems.range("connect.record.file_mb", record.file_mb, 1..=4_096);
+        problems.range("connect.record.max_mb", record.max_mb, record.file_mb..=100_000_000);
+        problems.range("connect.record.keep_hours", record.keep_hours, 1..=876_000);
         for (name, venue) in &connect.venues {
             let key = |field: &str| format!("connect.venues.{name}.{field}");
             problems.age(&key("max_connection_age_s"), venue.max_connection_age_s.unwrap_or(0));

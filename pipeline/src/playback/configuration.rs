@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tapeline_schemas::Kind;
 
 use super::Recording;
@@ -21,9 +21,47 @@ const MONTHS: &str = "FGHJKMNQUVXZ";
 const MONTH_NAMES: [&str; 12] =
     ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 
+/// A connector's settings as a recording's configuration, for [`settings`] and whoever reads recordings of others.
+pub fn configuration(settings: &Settings) -> String {
+    let mut all = Map::new();
+    for (name, _) in CHANNELS.iter().filter(|(_, kind)| settings.channels.contains(kind)) {
+        all.insert((*name).to_owned(), json!(settings.symbols));
+    }
+    let channels: Vec<&str> = settings.channels.iter().map(|kind| kind.name()).collect();
+    let exact = json!({
+        "symbols": settings.symbols,
+        "channels": channels,
+        "top_levels": settings.top_levels,
+        "top_every_micros": settings.top_every_micros,
+        "book_depth": settings.book_depth,
+    });
+    all.insert("settings".to_owned(), exact);
+    Value::Object(all).to_string()
+}
+
+/// The settings in a configuration that a connector wrote.
+pub fn settings(configuration: &Value) -> Option<Settings> {
+    let exact = configuration.get("settings")?;
+    let texts = |key: &str| -> Option<Vec<&str>> {
+        exact.get(key)?.as_array()?.iter().map(Value::as_str).collect()
+    };
+    let (symbols, channels) = (texts("symbols")?, texts("channels")?);
+    let number = |key: &str| -> Option<usize> { exact.get(key)?.as_u64()?.try_into().ok() };
+    Some(Settings {
+        symbols: symbols.into_iter().map(str::to_owned).collect(),
+        channels: channels.into_iter().map(Kind::from_name).collect::<Option<_>>()?,
+        top_levels: number("top_levels")?,
+        top_every_micros: exact.get("top_every_micros")?.as_i64()?,
+        book_depth: number("book_depth")?,
+    })
+}
+
 impl Recording {
     /// Symbols and channels that were subscribed, as a connector's settings.
     pub fn settings(&self) -> Settings {
+        if let Some(exact) = settings(&self.configuration) {
+            return exact;
+        }
         let mut symbols: Vec<String> = Vec::new();
         let mut channels = Vec::new();
         for (name, kind) in CHANNELS {
@@ -77,6 +115,16 @@ fn ours(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_a_connector_wrote_are_read_as_they_were() {
+        let mut written = Settings::new(vec!["A-B".to_owned()], vec![Kind::Book, Kind::Option]);
+        written.top_levels = 7;
+        let configuration = serde_json::from_str(&configuration(&written)).expect("JSON");
+        assert_eq!(settings(&configuration), Some(written));
+        assert_eq!(configuration["l2_book"][0], "A-B");
+        assert_eq!(settings(&json!({"trades": ["A-B"]})), None);
+    }
 
     #[test]
     fn the_recorders_names_become_ours() {

@@ -8,20 +8,34 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-mod configuration;
+pub mod configuration;
+mod confirm;
+mod faults;
 mod filter;
+mod random;
 pub mod recording;
+mod reference;
+mod run;
 mod server;
+mod shift;
 pub mod simulated;
 mod socket;
+mod venue;
+mod wire;
 
+pub use faults::{Deed, Faults, Injected, Journal};
 pub use recording::{Recording, RecordingError};
 pub use server::serve;
+pub use shift::Shift;
+
+use self::wire::{Fuse, Wires};
 
 /// How fast a tape runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +55,37 @@ impl std::str::FromStr for Speed {
             Ok(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
             _ => Err(format!("unknown speed `{text}`, expected `max` or a number above 0")),
         }
+    }
+}
+
+/// Where on the tape a client's run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Join {
+    /// Each client gets the whole tape.
+    #[default]
+    Beginning,
+    /// There is one tape, which begins with the first client; who comes later, or again, joins it where it is.
+    Now,
+}
+
+/// How recordings are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How fast.
+    pub speed: Speed,
+    /// From where.
+    pub join: Join,
+    /// What goes wrong on purpose.
+    pub faults: Option<Faults>,
+    /// The same seed draws the same faults for the same connection in order of connecting.
+    pub seed: u64,
+    /// How often the tape is played, one time behind the other with later times and higher ids.
+    pub laps: u32,
+}
+
+impl From<Speed> for Options {
+    fn from(speed: Speed) -> Options {
+        Options { speed, join: Join::default(), faults: None, seed: 0, laps: 1 }
     }
 }
 
@@ -67,6 +112,8 @@ pub enum PlaybackError {
 #[derive(Debug)]
 pub struct Handle {
     addr: SocketAddr,
+    journal: Journal,
+    clients: Arc<AtomicU64>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -75,6 +122,16 @@ impl Handle {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What was done wrong on purpose so far.
+    pub fn injected(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// How many connections have begun to be played to so far.
+    pub fn clients(&self) -> u64 {
+        self.clients.load(Ordering::Acquire)
     }
 
     /// Base address of a venue's REST requests.
@@ -105,6 +162,8 @@ impl Drop for Handle {
 async fn listen(
     addr: SocketAddr,
     router: axum::Router,
+    journal: Journal,
+    clients: Arc<AtomicU64>,
     cancel: CancellationToken,
 ) -> Result<Handle, PlaybackError> {
     let failed = |source| PlaybackError::Listen { addr, source };
@@ -114,7 +173,9 @@ async fn listen(
     let task = tokio::spawn(async move {
         // Not gracefully: a client's idle connection would be waited for.
         // Accepting connections only fails for good when the process is out of them.
-        let _ = until.run_until_cancelled(axum::serve(listener, router).into_future()).await;
+        let service = router.into_make_service_with_connect_info::<Fuse>();
+        let served = axum::serve(Wires(listener), service).into_future();
+        let _ = until.run_until_cancelled(served).await;
     });
-    Ok(Handle { addr, cancel, task })
+    Ok(Handle { addr, journal, clients, cancel, task })
 }

@@ -78,6 +78,11 @@ impl Pace {
         Pace { speed, start: None }
     }
 
+    /// A pace that began before.
+    pub(super) fn begun(speed: Speed, start: Instant, first: Micros) -> Pace {
+        Pace { speed, start: Some((start, first)) }
+    }
+
     /// When what was recorded at `time` is due; the first thing asked about is due at once.
     pub(super) fn due(&mut self, time: Micros) -> Option<Instant> {
         let Speed::Times(times) = self.speed else { return None };

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{BookAction, Kind, Level, Micros, Side, Ticker, Trade};
+use tapeline_schemas::{Kind, Level, Micros, Side, Ticker, Trade};
 
 use super::books::{LocalBook, TopPace, Update};
 use super::civil::korean;
@@ -239,11 +239,7 @@ impl Bithumb {
         let (bids, asks) = (levels(&raw.bids)?, levels(&raw.asks)?);
         let mut snapshot = Update::unnumbered(Micros(micros), at, bids, asks);
         snapshot.event_id = Some(micros.to_string());
-        out.stats().received(Kind::Book);
-        book.levels.apply_snapshot(&snapshot.bids, &snapshot.asks);
-        book.verified(BookAction::Snapshot, snapshot, out);
-        // Every message is a snapshot, so only the pace decides.
-        book.show(at, false, self.pace, out);
+        book.replace(snapshot, self.pace, out);
         Ok(())
     }
 }

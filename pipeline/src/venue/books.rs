@@ -12,6 +12,9 @@ use super::{Output, Settings};
 /// orders.
 const CROSSED_MICROS: i64 = 5_000_000;
 
+/// A book that has waited so long for its snapshot, by receive time, while changes come, asks for it again.
+const SNAPSHOT_MICROS: i64 = 10_000_000;
+
 /// How often the best levels are published, and how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TopPace {
@@ -104,6 +107,8 @@ pub(crate) struct LocalBook {
     changed: bool,
     last_top: Option<Micros>,
     crossed_since: Option<Micros>,
+    /// Since when changes have come without the snapshot that they change.
+    waiting_since: Option<Micros>,
 }
 
 impl LocalBook {
@@ -118,6 +123,7 @@ impl LocalBook {
             changed: false,
             last_top: None,
             crossed_since: None,
+            waiting_since: None,
         }
     }
 
@@ -171,6 +177,7 @@ impl LocalBook {
         self.whole = false;
         self.changed = false;
         self.crossed_since = None;
+        self.waiting_since = None;
         self.levels.clear();
     }
 
@@ -190,6 +197,35 @@ impl LocalBook {
         out.resubscribe(self.connection, texts);
     }
 
+    /// A change came while the book waits for its snapshot: it was on its way before the subscription took effect, or
+    /// the snapshot is lost, and then it is asked for again.
+    pub(crate) fn stale(
+        &mut self,
+        at: Micros,
+        texts: impl FnOnce() -> Vec<String>,
+        out: &mut Output,
+    ) {
+        out.stats().updates_stale.add(1);
+        let since = *self.waiting_since.get_or_insert(at);
+        if at.since(since) >= SNAPSHOT_MICROS {
+            self.resubscribe("snapshot", at, texts(), out);
+        }
+    }
+
+    /// Takes a message that is a whole book. One from before what the book holds is counted and left out.
+    pub(crate) fn replace(&mut self, snapshot: Update, pace: TopPace, out: &mut Output) {
+        out.stats().received(Kind::Book);
+        if self.mark.as_ref().is_some_and(|mark| snapshot.venue_time < mark.venue_time) {
+            out.stats().updates_stale.add(1);
+            return;
+        }
+        let now = snapshot.receive_time;
+        self.levels.apply_snapshot(&snapshot.bids, &snapshot.asks);
+        self.verified(BookAction::Snapshot, snapshot, out);
+        // Every message is a snapshot, so only the pace decides.
+        self.show(now, false, pace, out);
+    }
+
     /// Whether the book has been crossed for longer than a working venue's ever is; for venues that give neither a
     /// sequence nor a checksum to tell by.
     pub(crate) fn stays_crossed(&mut self, now: Micros) -> bool {
@@ -205,6 +241,7 @@ impl LocalBook {
     pub(crate) fn verified(&mut self, action: BookAction, update: Update, out: &mut Output) {
         self.whole = true;
         self.changed = true;
+        self.waiting_since = None;
         let before = self.mark.as_ref().map_or(update.venue_time, |mark| mark.venue_time);
         self.mark = Some(Mark {
             sequence: update.sequence,

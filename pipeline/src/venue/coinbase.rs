@@ -202,8 +202,7 @@ impl Coinbase {
         let texts = || ["unsubscribe", "subscribe"].map(|kind| request(kind, &[BOOKS], &[native]));
         let whole = action == BookAction::Snapshot;
         if !whole && !book.whole() {
-            // On its way before the resubscription took effect.
-            out.stats().updates_stale.add(1);
+            book.stale(at, || texts().to_vec(), out);
             return Ok(());
         }
         let update = match if whole { snapshot(frame, at) } else { delta(frame, at) } {

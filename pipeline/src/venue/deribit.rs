@@ -205,6 +205,10 @@ impl Deribit {
             return Err(DecodeError::Unknown(format!("book of {native}")));
         };
         out.stats().received(Kind::Book);
+        let texts = || {
+            let channels = [format!("book.{native}.{INTERVAL}")];
+            ["public/unsubscribe", "public/subscribe"].map(|m| request(m, &channels))
+        };
         let applied = part(data).and_then(|raw: RawBook<'_>| book::apply(book, &raw, at, out));
         let failed = match applied {
             Ok(Outcome::Applied { snapshot }) => {
@@ -212,15 +216,17 @@ impl Deribit {
                 return Ok(());
             }
             Ok(Outcome::Stale) => {
+                book.stale(at, || texts().to_vec(), out);
+                return Ok(());
+            }
+            Ok(Outcome::Repeated) => {
                 out.stats().updates_stale.add(1);
                 return Ok(());
             }
             Ok(Outcome::WrongSequence) => Ok(()),
             Err(error) => Err(error),
         };
-        let channels = [format!("book.{native}.{INTERVAL}")];
-        let texts = ["public/unsubscribe", "public/subscribe"].map(|m| request(m, &channels));
-        book.resubscribe("sequence", at, texts.to_vec(), out);
+        book.resubscribe("sequence", at, texts().to_vec(), out);
         failed
     }
 

@@ -240,10 +240,13 @@ impl Kraken {
             return Err(DecodeError::Unknown("book that nobody subscribed to".to_owned()));
         };
         out.stats().received(Kind::Book);
+        let texts = || {
+            ["unsubscribe", "subscribe"]
+                .map(|event| request(&self.settings, event, "book", &[&subscribed.native]))
+        };
         let snapshot = parts.iter().any(|p| p.all_asks.is_some() || p.all_bids.is_some());
         if !snapshot && !book.whole() {
-            // On its way before the resubscription took effect.
-            out.stats().updates_stale.add(1);
+            book.stale(at, || texts().to_vec(), out);
             return Ok(());
         }
         let outcome = if snapshot {
@@ -258,10 +261,7 @@ impl Kraken {
             }
             // What cannot be read or verified leaves the book unknown: that pair alone starts anew.
             wrong => {
-                let texts = ["unsubscribe", "subscribe"];
-                let texts = texts
-                    .map(|event| request(&self.settings, event, "book", &[&subscribed.native]));
-                book.resubscribe("checksum", at, texts.to_vec(), out);
+                book.resubscribe("checksum", at, texts().to_vec(), out);
                 wrong.map(|_| ())
             }
         }

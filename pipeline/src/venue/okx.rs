@@ -19,23 +19,25 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{Kind, Micros, OptionType, Side, Ticker, Trade};
+use tapeline_schemas::{Kind, Micros, Side, Ticker, Trade};
 
 use self::book::Outcome;
-use self::raw::{Answer, Listed, Push, RawBook, RawTicker, RawTrade};
+use self::raw::{Answer, Push, RawBook, RawTicker, RawTrade};
+use self::symbols::instrument;
 use super::books::{LocalBook, TopPace};
-use super::civil::{Day, is_expiry};
-use super::json::{figure, malformed, millis, money, optional, parse, part};
+use super::civil::is_expiry;
+use super::json::{malformed, millis, money, optional, parse, part};
 use super::subscription::{Subscription, anew, feeds};
 use super::trade_order::TradeChain;
 use super::{
-    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Instrument, Keepalive, Market,
-    Output, Settings, SymbolTable, UnknownSymbol,
+    Budget, Confirmation, ConnectionPlan, Connector, DecodeError, Keepalive, Market, Output,
+    Settings, SymbolTable, UnknownSymbol,
 };
 
 mod book;
 mod history;
 mod raw;
+mod symbols;
 
 /// The venue's name.
 pub const VENUE: &str = "OKX";
@@ -67,44 +69,6 @@ fn request(op: &str, channels: &[&str], codes: &[&str]) -> String {
     let args: Vec<_> =
         both.map(|(channel, code)| json!({"channel": channel, "instId": code})).collect();
     json!({"op": op, "args": args}).to_string()
-}
-
-/// An instrument by the form of its name; none for what the pipeline has no name for.
-fn instrument(listed: &Listed<'_>) -> Option<Instrument> {
-    let code = listed.inst_id.as_ref();
-    let parts: Vec<&str> = code.split('-').collect();
-    let expiry = |text| Day::from_yymmdd(text).map(Day::expiry);
-    let instrument = match parts.as_slice() {
-        [base, quote] => Instrument::spot(base, quote, code),
-        [base, quote, "SWAP"] => Instrument::perpetual(base, quote, code),
-        [base, quote, day] => Instrument::future(base, quote, &expiry(day)?, code),
-        [base, quote, day, strike, letter] => {
-            let option_type = match *letter {
-                "C" => OptionType::Call,
-                "P" => OptionType::Put,
-                _ => return None,
-            };
-            Instrument::option(base, quote, &expiry(day)?, strike, option_type, code)?
-        }
-        _ => return None,
-    };
-    let text = |text: &Option<Cow<'_, str>>| {
-        text.as_deref().filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let moment = |text: &Option<Cow<'_, str>>| {
-        text.as_deref().and_then(|text| text.parse().ok()).map(Micros::from_millis)
-    };
-    Some(Instrument {
-        settlement: text(&listed.settle_ccy),
-        listed: moment(&listed.list_time),
-        expiry: moment(&listed.exp_time),
-        tick_size: figure(listed.tick_sz.as_deref()),
-        lot_size: figure(listed.lot_sz.as_deref()),
-        min_size: figure(listed.min_sz.as_deref()),
-        contract_size: figure(listed.ct_val.as_deref()),
-        status: text(&listed.state),
-        ..instrument
-    })
 }
 
 /// The table that lists `symbol`.
@@ -254,10 +218,10 @@ impl Okx {
         let (Some(book), Some(native)) = (self.books.get_mut(index), native) else {
             return Err(DecodeError::Unknown("book that nobody subscribed to".to_owned()));
         };
+        let texts = || ["unsubscribe", "subscribe"].map(|op| request(op, &[BOOKS], &[native]));
         if !snapshot && !book.whole() {
-            // On its way before the resubscription took effect.
             out.stats().received(Kind::Book);
-            out.stats().updates_stale.add(1);
+            book.stale(at, || texts().to_vec(), out);
             return Ok(());
         }
         let applied =
@@ -273,8 +237,7 @@ impl Okx {
             // Whatever it said is missing from the book now.
             Err(error) => ("sequence", Err(error)),
         };
-        let texts = ["unsubscribe", "subscribe"].map(|op| request(op, &[BOOKS], &[native]));
-        book.resubscribe(cause, at, texts.to_vec(), out);
+        book.resubscribe(cause, at, texts().to_vec(), out);
         failed
     }
 }

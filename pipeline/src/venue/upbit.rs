@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tapeline_schemas::{BookAction, Kind, Level, Micros, Money, Side, Ticker, Trade};
+use tapeline_schemas::{Kind, Level, Micros, Money, Side, Ticker, Trade};
 
 use super::books::{LocalBook, TopPace, Update};
 use super::json::{checked_level, number, parse};
@@ -159,11 +159,7 @@ impl Upbit {
             bids: levels(&raw.obu, |unit| (unit.bp, unit.bs))?,
             asks: levels(&raw.obu, |unit| (unit.ap, unit.ask_size))?,
         };
-        out.stats().received(Kind::Book);
-        book.levels.apply_snapshot(&snapshot.bids, &snapshot.asks);
-        book.verified(BookAction::Snapshot, snapshot, out);
-        // Every message is a snapshot, so only the pace decides.
-        book.show(at, false, self.pace, out);
+        book.replace(snapshot, self.pace, out);
         Ok(())
     }
 }

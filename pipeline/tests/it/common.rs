@@ -91,6 +91,7 @@ impl Pipeline {
         config.redis.url = replace_last_segment(&redis_url, &slot.to_string());
         config.pipeline.id = id;
         config.group.session_timeout_ms = 6_000;
+        config.connect.record.enabled = false;
         change(&mut config);
 
         create_topics(&config.kafka).await.expect("topics");

@@ -24,5 +24,6 @@ mod retention;
 mod roles;
 mod store;
 mod tape;
+mod twins;
 mod validate;
 mod venue_candles;

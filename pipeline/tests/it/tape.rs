@@ -50,7 +50,7 @@ async fn play(pipeline: &Pipeline, dir: &std::path::Path) -> BTreeMap<String, St
     reports.expect("the tapes end")
 }
 
-async fn all_stored(pipeline: &Pipeline) -> bool {
+pub(crate) async fn all_stored(pipeline: &Pipeline) -> bool {
     let mut database = pipeline.database().await;
     let context = &pipeline.context;
     let topics = context.sink_topics(STORED_KINDS).expect("topics");

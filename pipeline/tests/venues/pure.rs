@@ -25,10 +25,15 @@ pub(crate) fn settle(out: &mut Output, collector: &Collector) -> Vec<String> {
 }
 
 fn play(recording: &Recording) -> (StatsReport, Collector) {
+    play_as(recording, recording.settings())
+}
+
+/// The recording through a connector of these settings.
+pub(crate) fn play_as(recording: &Recording, settings: Settings) -> (StatsReport, Collector) {
     let spec = venue(&recording.venue).unwrap();
     let stats = Arc::new(VenueStats::default());
     let collector = Collector::default();
-    let mut connector = (spec.connector)(recording.settings());
+    let mut connector = (spec.connector)(settings);
     let mut out = Output::new(spec.name, Arc::clone(&stats));
     let mut table = SymbolTable::new();
     for request in connector.symbols_requests() {

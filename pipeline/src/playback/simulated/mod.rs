@@ -24,7 +24,7 @@ use self::tape::{SimBook, Tape};
 use super::filter::Protocol;
 use super::recording::{Frame, Payload};
 use super::socket::{self, Pace};
-use super::{Handle, PlaybackError, Speed, listen};
+use super::{Handle, Journal, PlaybackError, Speed, listen};
 use crate::venue::driver::RECORDED_AT;
 
 mod past;
@@ -171,7 +171,7 @@ pub async fn serve(
         .route("/binance/api/v3/klines", get(past::candles))
         .route("/binance/stream", get(stream))
         .with_state(app);
-    let handle = listen(addr, router, cancel).await?;
+    let handle = listen(addr, router, Journal::default(), Arc::default(), cancel).await?;
     Ok(Simulated { handle, report })
 }
 

@@ -7,28 +7,12 @@ use serde_json::json;
 use tapeline_schemas::Micros;
 
 use super::{Config, Fault, Report};
+use crate::playback::random::Random;
 
 /// How far from the middle levels are set, in ticks.
 const REACH_TICKS: u64 = 40;
 /// How long before its receive time an event happened at the venue.
 const TRANSIT_MICROS: i64 = 5_000;
-
-/// SplitMix64 (Steele, Lea, Flood, 2014): enough to look alive, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
 
 /// Prices in ticks of 0.01 and amounts in lots of 0.0001.
 type Side = BTreeMap<u64, u64>;
@@ -167,7 +151,7 @@ struct Maker {
 
 pub(super) fn make(config: &Config) -> Tape {
     let mut maker = Maker {
-        random: Random(config.seed),
+        random: Random::new(config.seed),
         symbols: Vec::new(),
         events: Vec::with_capacity(config.events),
         past: Vec::new(),

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tapeline_schemas::{Kind, Micros, Timeframe};
 
+use super::events::{aggregate, window};
 use super::raw::{AggTrade, Kline};
-use super::{aggregate, window};
 use crate::venue::DecodeError;
 use crate::venue::history::{Ask, History, Next, Offer, Page, Past, millis, owned, within};
 use crate::venue::json::parse;

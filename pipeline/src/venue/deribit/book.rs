@@ -16,6 +16,8 @@ pub(super) enum Outcome {
     },
     /// The book waits for a snapshot.
     Stale,
+    /// The book holds it already.
+    Repeated,
     /// Something before it is missing.
     WrongSequence,
 }
@@ -48,6 +50,10 @@ pub(super) fn apply(
     if !snapshot {
         if !book.whole() {
             return Ok(Outcome::Stale);
+        }
+        // Sent again: numbers only grow.
+        if book.sequence().is_some_and(|known| raw.change_id <= known) {
+            return Ok(Outcome::Repeated);
         }
         if raw.prev_change_id.is_none() || raw.prev_change_id != book.sequence() {
             return Ok(Outcome::WrongSequence);

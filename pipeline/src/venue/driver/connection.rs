@@ -38,6 +38,8 @@ pub(super) enum Event {
     Lost { connection: usize, reason: String },
     /// The tape of a finite playback has ended; nothing follows.
     Ended { connection: usize },
+    /// What was kept of another run.
+    Recorded(super::again::Recorded),
     /// What other connectors of the same symbols have published: their names and words.
     Twins { others: Vec<(String, String)> },
     /// A snapshot, or why there is none.

@@ -15,17 +15,21 @@ use super::clock::Clock;
 use super::connection::Event;
 use super::coverage::{final_through, through};
 use super::held::Held;
+use super::keep::keep_answer;
 use super::lease::is_held;
 use super::overlap::Seen;
 use super::reload::Subscriptions;
 use super::rest::{Answer, Rest, RestError};
 use super::twin::Twins;
-use super::unit::{Pending, Unit};
+use super::unit::{Pending, Unit, apply_snapshot};
 use super::{DriverError, VenueConfig};
-use crate::venue::{Body, Item, Outgoing, Publisher, SnapshotOutcome, VenueSpec, VenueStats};
+use crate::record::Recorder;
+use crate::venue::{Body, Item, Outgoing, Publisher, VenueSpec, VenueStats};
 
 /// How often units are looked at that overlap or have grown old.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a snapshot is asked for once the tape has ended.
+const LAST_ATTEMPTS: u32 = 8;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,6 +58,11 @@ pub(super) struct Core<P> {
     resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
     generation: u64,
     complete: BTreeMap<Kind, Micros>,
+    pub(super) recorder: Option<Recorder>,
+    /// What comes is a recording that is decoded again: there are no connections, and nobody is asked.
+    pub(super) is_again: bool,
+    /// That recording has ended.
+    pub(super) is_over: bool,
 }
 
 impl<P: Publisher> Core<P> {
@@ -90,6 +99,9 @@ impl<P: Publisher> Core<P> {
             resubscribing: Arc::default(),
             generation: 0,
             complete: BTreeMap::new(),
+            recorder: None,
+            is_again: false,
+            is_over: false,
         }
     }
 
@@ -99,14 +111,16 @@ impl<P: Publisher> Core<P> {
         mut inbox: mpsc::Receiver<Event>,
         mut orders: mpsc::Receiver<Subscriptions>,
     ) -> Result<(), DriverError> {
-        self.open_all()?;
+        if !self.is_again {
+            self.open_all()?;
+        }
         self.resume();
         self.publish().await?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         while !self.finished() {
             tokio::select! {
                 // `self.events` keeps the channel open, so this always is an event.
-                Some(event) = inbox.recv() => self.event(event),
+                Some(event) = inbox.recv() => self.event(event)?,
                 Some(order) = orders.recv() => self.next = Some(order),
                 _ = look.tick() => self.look()?,
             }
@@ -124,6 +138,9 @@ impl<P: Publisher> Core<P> {
     }
 
     fn finished(&self) -> bool {
+        if self.is_again {
+            return self.is_over;
+        }
         let waiting = self.units.iter().any(|unit| !unit.pending.is_empty());
         self.config.finite && self.ended() && !waiting
     }
@@ -139,7 +156,8 @@ impl<P: Publisher> Core<P> {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event) -> Result<(), DriverError> {
+        self.keep(&event);
         match event {
             Event::Opened { connection } => self.tell(connection, Unit::opened),
             Event::Frame { connection, frame, at } => {
@@ -156,7 +174,9 @@ impl<P: Publisher> Core<P> {
             Event::Snapshot { symbol, generation, answer } => {
                 self.snapshot(symbol, generation, answer);
             }
+            Event::Recorded(recorded) => return self.recorded(recorded),
         }
+        Ok(())
     }
 
     /// Tells the unit that a link belongs to; one that was closed has no say any more.
@@ -170,7 +190,7 @@ impl<P: Publisher> Core<P> {
     }
 
     fn snapshot(&mut self, symbol: String, generation: u64, answer: Result<Answer, RestError>) {
-        // At the end of a tape the same question has the same answer.
+        // At the end of a tape nothing comes any more that a later answer could fit.
         let over = self.config.finite && self.ended();
         let is_it = |unit: &Unit| {
             unit.pending.get(&symbol).is_some_and(|pending| pending.generation == generation)
@@ -181,7 +201,10 @@ impl<P: Publisher> Core<P> {
         let attempts = unit.pending.remove(&symbol).map_or(0, |pending| pending.attempts);
         let again = match answer {
             Ok(answer) => match self.clock.receive_time(answer.announced) {
-                Some(at) => apply_snapshot(unit, &symbol, &answer.body, at),
+                Some(at) => {
+                    keep_answer(self.recorder.as_ref(), self.spec, unit, &symbol, &answer.body, at);
+                    apply_snapshot(unit, &symbol, &answer.body, at)
+                }
                 None => {
                     warn!(venue, symbol, "snapshot without a recorded time");
                     false
@@ -193,18 +216,21 @@ impl<P: Publisher> Core<P> {
                 error.transient() || !self.config.finite
             }
         };
-        if again && !over {
+        if again && !(over && attempts >= LAST_ATTEMPTS) {
             self.request_snapshot(index, symbol, attempts + 1);
         }
     }
 
-    fn request_snapshot(&mut self, index: usize, symbol: String, attempts: u32) {
+    pub(super) fn request_snapshot(&mut self, index: usize, symbol: String, attempts: u32) {
         let unit = &mut self.units[index];
         let Some(path) = unit.connector.snapshot_request(&symbol) else { return };
         let weight = unit.connector.weight(&path);
         self.generation += 1;
         let generation = self.generation;
         unit.pending.insert(symbol.clone(), Pending { generation, attempts });
+        if self.is_again {
+            return;
+        }
         let (rest, events) = (Arc::clone(&self.rest), self.events.clone());
         // At most one request a symbol counts, and the budget spaces them.
         self.requests.spawn(async move {
@@ -261,6 +287,9 @@ impl<P: Publisher> Core<P> {
     /// for. The budget keeps a book that is wrong again and again from hammering the venue, and what waits for it
     /// already is not asked for twice, so that a venue that talks nonsense fills no memory (invariant 8).
     fn resubscribe(&mut self, index: usize, connection: usize, texts: Vec<String>) {
+        if self.is_again {
+            return;
+        }
         let unit = &self.units[index];
         let (Some(outbox), Some(last)) =
             (unit.outboxes.get(connection).cloned(), texts.last().cloned())
@@ -326,6 +355,10 @@ impl<P: Publisher> Core<P> {
             }
         }
         self.publish().await?;
+        if self.is_again {
+            // Others may have gone on since.
+            return Ok(());
+        }
         let reaches = self.units.iter().flat_map(|unit| &unit.reaches);
         if let Some(through) = final_through(reaches) {
             for kind in self.config.settings.channels.clone() {
@@ -355,17 +388,5 @@ impl<P: Publisher> Core<P> {
             self.replace(index, symbols)?;
         }
         Ok(())
-    }
-}
-
-/// Answers whether to ask again.
-fn apply_snapshot(unit: &mut Unit, symbol: &str, body: &[u8], at: Micros) -> bool {
-    unit.now = at;
-    match unit.connector.decode_snapshot(symbol, body, at, &mut unit.out) {
-        Ok(outcome) => outcome == SnapshotOutcome::TooOld,
-        Err(error) => {
-            unit.out.complain(&error, body);
-            true
-        }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+mod again;
 mod backoff;
 mod budget;
 mod clock;
@@ -21,6 +22,7 @@ mod connection;
 mod core;
 mod coverage;
 mod held;
+mod keep;
 mod lease;
 mod network;
 mod overlap;
@@ -32,6 +34,7 @@ mod twin;
 mod unit;
 mod watch;
 
+pub use again::again;
 pub(crate) use backoff::wait as pause_before;
 pub use budget::RequestBudget;
 pub use clock::{ANNOUNCEMENT, Clock, PlaybackClock, RECORDED_AT, SystemClock};
@@ -44,10 +47,13 @@ pub use shared::Shared;
 
 use self::core::Core;
 use self::held::Held;
+use self::keep::keep_table;
 use super::{
     Connector, DecodeError, PublishError, Publisher, Settings, StatsReport, SymbolTable,
     UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
 };
+use crate::playback::RecordingError;
+use crate::record::{Limits, Recorder};
 
 /// Events between connections and the core. Frames are at most 16 MiB, books of a few hundred KiB the largest seen.
 const EVENTS: usize = 1_024;
@@ -82,6 +88,8 @@ pub struct VenueConfig {
     /// Shortest silence, in microseconds of receive time, after which a feed with a livelier pace is subscribed
     /// to anew; none watches nothing.
     pub stale_after_micros: Option<i64>,
+    /// Where raw frames are kept; none keeps nothing.
+    pub record: Option<Limits>,
 }
 
 impl VenueConfig {
@@ -110,6 +118,7 @@ impl VenueConfig {
             max_age: Some(Duration::from_secs(23 * 3_600)),
             overlap_micros: 1_000_000,
             stale_after_micros: Some(60_000_000),
+            record: None,
         })
     }
 
@@ -153,6 +162,9 @@ pub enum DriverError {
         /// Why.
         source: DecodeError,
     },
+    /// What was kept cannot be read.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     /// There is no way to the venue.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -191,7 +203,17 @@ pub async fn run_with<P: Publisher>(
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    let found = cancel.run_until_cancelled(Subscriptions::find(&config, &rest)).await;
+    let recorder = config.record.clone().map(|limits| {
+        let started =
+            clock.receive_time(None).or_else(|| SystemClock::default().receive_time(None));
+        Recorder::start(spec.name, started.unwrap_or_default(), limits)
+    });
+    let mut told = |request: &str, answer: Answer| {
+        if let Some(recorder) = &recorder {
+            keep_table(recorder, spec, clock.as_ref(), request, answer);
+        }
+    };
+    let found = cancel.run_until_cancelled(Subscriptions::find(&config, &rest, &mut told)).await;
     let Some(subscriptions) = found.transpose()? else { return Ok(stats.report()) };
     publisher.listed(spec.name, (*subscriptions.table).clone());
     let (events, inbox) = mpsc::channel(EVENTS);
@@ -202,6 +224,8 @@ pub async fn run_with<P: Publisher>(
     let held = Held::new(holding);
     let mut core =
         Core::new(config, spec, subscriptions, publisher, clock, counts, events, rest, held);
+    core.recorder = recorder;
+    core.keep_settings();
     if let Some((lease, shared)) = lease.clone() {
         core.links.spawn(lease::hold(lease, shared, says));
     }
@@ -222,7 +246,7 @@ pub async fn find(config: &VenueConfig) -> Result<Subscriptions, DriverError> {
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    Subscriptions::find(config, &rest).await
+    Subscriptions::find(config, &rest, &mut |_, _| {}).await
 }
 
 /// All that a venue lists; of a table in several parts those that it gives, if it gives any.

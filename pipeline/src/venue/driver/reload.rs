@@ -36,13 +36,14 @@ impl Subscriptions {
     pub(super) async fn find(
         config: &VenueConfig,
         rest: &Rest,
+        told: symbols::Told<'_>,
     ) -> Result<Subscriptions, DriverError> {
         let settings = &config.settings;
         if settings.symbols.is_empty() || settings.channels.is_empty() {
             return Err(DriverError::NothingSubscribed(config.venue.clone()));
         }
         let mut connector = (spec(&config.venue)?.connector)(settings.clone());
-        let table = symbols::fetch(connector.as_mut(), rest).await?;
+        let table = symbols::fetch(connector.as_mut(), rest, told).await?;
         connector.configure(&table)?;
         Ok(Subscriptions { settings: settings.clone(), table: Arc::new(table) })
     }
@@ -77,7 +78,7 @@ impl<P: Publisher> Core<P> {
     }
 
     /// Opens a unit for these symbols.
-    fn open(
+    pub(super) fn open(
         &mut self,
         symbols: Vec<String>,
         takes: Option<Takeover>,
@@ -95,6 +96,7 @@ impl<P: Publisher> Core<P> {
         };
         out.keep_progress(takes.is_some() || self.config.lease.is_some());
         let first_link = self.next_link;
+        self.keep_unit(&symbols, takes.as_ref());
         let mut outboxes = Vec::new();
         for plan in &plans {
             let (sender, outbox) = mpsc::channel(OUTBOX);
@@ -110,7 +112,10 @@ impl<P: Publisher> Core<P> {
                 events: self.events.clone(),
                 outbox,
             };
-            self.links.spawn(link.run());
+            // What is decoded again has no connections.
+            if !self.is_again {
+                self.links.spawn(link.run());
+            }
             self.next_link += 1;
         }
         let feeds = plans.iter().flat_map(|plan| &plan.feeds);
@@ -178,7 +183,8 @@ impl<P: Publisher> Core<P> {
                 new_unit.out.count_into(Arc::clone(&self.stats));
                 new_unit.out.keep_progress(self.config.lease.is_some());
                 // Its outboxes go with it, and that closes its connections.
-                self.units.remove(old);
+                let closed = self.units.remove(old);
+                self.keep_closed(&closed);
                 info!(venue = self.spec.name, "the new connections have taken over");
                 return true;
             }
@@ -217,6 +223,7 @@ impl<P: Publisher> Core<P> {
         let others = without(&next.settings) != without(&self.subscriptions.settings);
         self.subscriptions = next;
         self.config.settings = self.subscriptions.settings.clone();
+        self.keep_settings();
         let subscribed: BTreeSet<String> =
             self.units.iter().flat_map(|unit| unit.symbols.clone()).collect();
         for index in (0..self.units.len()).rev() {
@@ -224,7 +231,8 @@ impl<P: Publisher> Core<P> {
             let stay: Vec<String> =
                 unit.symbols.iter().filter(|symbol| wanted.contains(symbol)).cloned().collect();
             if stay.is_empty() {
-                self.units.remove(index);
+                let closed = self.units.remove(index);
+                self.keep_closed(&closed);
             } else if others || stay.len() < unit.symbols.len() {
                 self.replace(index, stay)?;
             }

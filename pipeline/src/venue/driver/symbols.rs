@@ -2,18 +2,23 @@
 
 use tracing::warn;
 
-use super::rest::Rest;
+use super::rest::{Answer, Rest};
 use super::{DriverError, backoff};
 use crate::venue::{Connector, SymbolTable};
+
+/// Who is told of each request and its answer.
+pub(super) type Told<'a> = &'a mut (dyn FnMut(&str, Answer) + Send);
 
 /// Gets every part of the table, each for as long as its failure may pass.
 pub(super) async fn fetch(
     connector: &mut dyn Connector,
     rest: &Rest,
+    told: Told<'_>,
 ) -> Result<SymbolTable, DriverError> {
     let mut table = SymbolTable::new();
     for request in connector.symbols_requests() {
-        part(connector, rest, &request, &mut table).await?;
+        let answer = part(connector, rest, &request, &mut table).await?;
+        told(&request, answer);
     }
     Ok(table)
 }
@@ -42,12 +47,13 @@ async fn part(
     rest: &Rest,
     request: &str,
     table: &mut SymbolTable,
-) -> Result<(), DriverError> {
+) -> Result<Answer, DriverError> {
     let venue = connector.venue();
-    let body = get(venue, rest, request, connector.weight(request)).await?;
+    let answer = get(venue, rest, request, connector.weight(request)).await?;
     connector
-        .decode_symbols(request, &body, table)
-        .map_err(|source| DriverError::SymbolTable { venue, source })
+        .decode_symbols(request, &answer.body, table)
+        .map_err(|source| DriverError::SymbolTable { venue, source })?;
+    Ok(answer)
 }
 
 async fn get(
@@ -55,11 +61,11 @@ async fn get(
     rest: &Rest,
     request: &str,
     weight: u32,
-) -> Result<Vec<u8>, DriverError> {
+) -> Result<Answer, DriverError> {
     let mut failures = 0;
     loop {
         match rest.get(request, weight).await {
-            Ok(answer) => return Ok(answer.body),
+            Ok(answer) => return Ok(answer),
             Err(error) if error.transient() => {
                 failures += 1;
                 warn!(venue, %error, "cannot get the symbols, trying again");

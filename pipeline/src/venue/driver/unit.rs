@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::coverage::Reach;
 use super::overlap::Takeover;
 use super::watch::Watch;
-use crate::venue::{Confirmation, ConnectionPlan, Connector, Output, take_frame};
+use crate::venue::{Confirmation, ConnectionPlan, Connector, Output, SnapshotOutcome, take_frame};
 
 /// Microseconds of receive time between two looks for silent feeds.
 const LOOK_EVERY_MICROS: i64 = 1_000_000;
@@ -153,6 +153,18 @@ impl Unit {
             if let Some(from) = reach.last {
                 self.out.open_gap(*kind, symbol, from, "disconnect");
             }
+        }
+    }
+}
+
+/// Gives a unit the snapshot of a book; answers whether to ask again.
+pub(super) fn apply_snapshot(unit: &mut Unit, symbol: &str, body: &[u8], at: Micros) -> bool {
+    unit.now = at;
+    match unit.connector.decode_snapshot(symbol, body, at, &mut unit.out) {
+        Ok(outcome) => outcome == SnapshotOutcome::TooOld,
+        Err(error) => {
+            unit.out.complain(&error, body);
+            true
         }
     }
 }

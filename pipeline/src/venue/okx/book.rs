@@ -53,6 +53,11 @@ pub(super) fn apply(
         && known != previous
     {
         out.stats().received(Kind::Book);
+        // Sent again.
+        if raw.seq_id == Some(known) {
+            out.stats().updates_stale.add(1);
+            return Ok(Outcome::Nothing);
+        }
         return Ok(Outcome::WrongSequence);
     }
     // Sent once a minute of a book that nobody moves.

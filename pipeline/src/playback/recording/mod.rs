@@ -5,7 +5,11 @@
 //! - `URL <- TIME: TEXT` what the client sent,
 //! - `TIME: TEXT` what the venue sent, as a Python bytes literal (`b'…'`) where the frame was binary,
 //! - `configuration: {…}` the channels and symbols of the recording.
+//!
+//! Files `VENUE.RUN.N.zst` are those that connectors keep themselves ([`crate::record`]): compressed, every connection
+//! in one file, with more kinds of lines.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +17,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use tapeline_schemas::Micros;
 use thiserror::Error;
+
+mod file;
+mod line;
+
+pub use file::{FileLine, Lines, files};
+pub use line::{Line, kept};
 
 /// Why a recording cannot be read.
 #[derive(Debug, Error)]
@@ -78,6 +88,8 @@ pub struct Frame {
 pub struct Connection {
     /// Path and query of its address.
     pub path: String,
+    /// A connector's number for it and when it was opened, where a connector kept it.
+    pub opened: Option<(Option<usize>, Micros)>,
     /// What the client sent.
     pub sent: Vec<String>,
     /// What the venue sent, in order.
@@ -111,140 +123,86 @@ pub struct Recording {
 impl Recording {
     /// Reads every file of `venue` in `dir`.
     pub fn read(dir: &Path, venue: &str) -> Result<Recording, RecordingError> {
-        let io_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| RecordingError::Io { path, source }
-        };
         let mut recording = Recording { venue: venue.to_ascii_uppercase(), ..Recording::default() };
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(dir).map_err(io_error(dir))? {
-            let name = entry.map_err(io_error(dir))?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let rest = name.strip_prefix(&recording.venue).and_then(|r| r.strip_prefix('.'));
-            let known =
-                |rest: &&str| *rest == "0" || rest.starts_with("http.") || rest.starts_with("ws.");
-            if let Some(rest) = rest.filter(known) {
-                paths.push((numbers(rest), dir.join(name)));
+        for path in files(dir, &recording.venue)? {
+            let mut taker = Taker::default();
+            for line in Lines::open(&path)? {
+                let line = line?;
+                taker.take(&mut recording, &line.text).map_err(|reason| line.wrong(reason))?;
             }
-        }
-        if paths.is_empty() {
-            return Err(RecordingError::Absent { venue: recording.venue, dir: dir.to_owned() });
-        }
-        paths.sort();
-        for (_, path) in paths {
-            let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
-            recording.take(&text).map_err(|(line, reason)| RecordingError::Line {
-                path: path.clone(),
-                line,
-                reason,
-            })?;
         }
         Ok(recording)
     }
 
-    /// Takes the lines of one file; connections do not go on across files.
+    /// Takes the lines of one file; connections do not go on across files but where a later file repeats how they were
+    /// opened.
     pub fn take(&mut self, text: &str) -> Result<(), (usize, &'static str)> {
-        let mut open = false;
+        let mut taker = Taker::default();
         for (index, line) in text.lines().enumerate() {
-            if !line.trim().is_empty() {
-                self.line(line, &mut open).map_err(|reason| (index + 1, reason))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, line: &str, open: &mut bool) -> Result<(), &'static str> {
-        if let Some(json) = line.strip_prefix("configuration: ") {
-            self.configuration =
-                serde_json::from_str(json).map_err(|_| "configuration is not JSON")?;
-            return Ok(());
-        }
-        if line.starts_with(|c: char| c.is_ascii_digit()) {
-            let (time, text) = timed(line)?;
-            let frame = Frame { time, payload: payload(text)? };
-            let connection = self.connections.last_mut().filter(|_| *open);
-            connection.ok_or("a frame before any connection")?.frames.push(frame);
-            return Ok(());
-        }
-        let mut words = line.splitn(3, ' ');
-        let (Some(url), Some(arrow), Some(rest)) = (words.next(), words.next(), words.next())
-        else {
-            return Err("neither a frame nor an address with an arrow");
-        };
-        let path = path_and_query(url).ok_or("not an address")?;
-        match arrow {
-            "->" => {
-                let (time, body) = timed(rest)?;
-                self.answers.push(Answer { path, time, body: body.to_owned() });
-            }
-            "<->" => {
-                *open = true;
-                self.connections.push(Connection { path, ..Connection::default() });
-            }
-            "<-" => {
-                let (_, text) = timed(rest)?;
-                let connection = self.connections.last_mut().filter(|_| *open);
-                connection.ok_or("sent before any connection")?.sent.push(text.to_owned());
-            }
-            _ => return Err("unknown arrow"),
+            taker.take(self, line).map_err(|reason| (index + 1, reason))?;
         }
         Ok(())
     }
 }
 
-/// Orders `ws.9.0` before `ws.10.0`.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split('.').filter_map(|part| part.parse().ok()).collect()
+/// Puts the lines of one file where they belong.
+#[derive(Debug, Default)]
+struct Taker {
+    /// The connection that lines speak of, by the recorder's number, and its place in the recording.
+    selected: Option<usize>,
+    places: HashMap<Option<usize>, usize>,
 }
 
-fn timed(text: &str) -> Result<(Micros, &str), &'static str> {
-    let (time, rest) = text.split_once(": ").ok_or("no time before a colon")?;
-    Ok((Micros::from_seconds_text(time).ok_or("time is not in seconds")?, rest))
+impl Taker {
+    fn take(&mut self, into: &mut Recording, line: &str) -> Result<(), &'static str> {
+        if line.trim().is_empty() {
+            return Ok(());
+        }
+        let place = self.places.get(&self.selected).copied();
+        let connection = |into: &mut Recording| place.filter(|at| *at < into.connections.len());
+        match Line::read(line)? {
+            Line::Configuration(json) => {
+                into.configuration =
+                    serde_json::from_str(&json).map_err(|_| "configuration is not JSON")?;
+            }
+            Line::Select(number) => self.selected = Some(number),
+            Line::Answer { url, time, body } => {
+                let path = path_and_query(&url).ok_or("not an address")?;
+                into.answers.push(Answer { path, time, body: body.into_owned() });
+            }
+            Line::Opened { url, time } => {
+                let path = path_and_query(&url).ok_or("not an address")?;
+                let opened = Some((self.selected, time)).filter(|(number, _)| number.is_some());
+                let known =
+                    into.connections.iter().position(|c| opened.is_some() && c.opened == opened);
+                let at = known.unwrap_or_else(|| {
+                    into.connections.push(Connection { path, opened, ..Connection::default() });
+                    into.connections.len() - 1
+                });
+                self.places.insert(self.selected, at);
+            }
+            Line::Sent { text, .. } => {
+                let at = connection(into).ok_or("sent before any connection")?;
+                into.connections[at].sent.push(text.into_owned());
+            }
+            Line::Frame { time, payload } => {
+                let at = connection(into).ok_or("a frame before any connection")?;
+                into.connections[at].frames.push(Frame { time, payload });
+            }
+            Line::Unit(_)
+            | Line::Closed(_)
+            | Line::Alive { .. }
+            | Line::Lost { .. }
+            | Line::Missing { .. } => {}
+        }
+        Ok(())
+    }
 }
 
-fn path_and_query(url: &str) -> Option<String> {
+/// The path and query of an address.
+pub(crate) fn path_and_query(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     Some(rest.find('/').map_or_else(|| "/".to_owned(), |at| rest[at..].to_owned()))
-}
-
-fn payload(text: &str) -> Result<Payload, &'static str> {
-    for quote in ['\'', '"'] {
-        let inner = text
-            .strip_prefix('b')
-            .and_then(|t| t.strip_prefix(quote))
-            .and_then(|t| t.strip_suffix(quote));
-        if let Some(inner) = inner {
-            return unescape(inner).map(|bytes| Payload::Binary(bytes.into()));
-        }
-    }
-    Ok(Payload::Text(text.to_owned()))
-}
-
-/// The bytes of a Python bytes literal's inside.
-fn unescape(text: &str) -> Result<Vec<u8>, &'static str> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        out.push(match bytes.next() {
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(b'x') => {
-                let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
-                match (digit(), digit()) {
-                    (Some(high), Some(low)) => (high * 16 + low) as u8,
-                    _ => return Err("\\x without two hexadecimal digits"),
-                }
-            }
-            Some(same @ (b'\\' | b'\'' | b'"')) => same,
-            _ => return Err("unknown escape in a bytes literal"),
-        });
-    }
-    Ok(out)
 }
 
 #[cfg(test)]

@@ -1,0 +1,217 @@
+//! Raw frames as they came, kept beside the feed so that a decoder's bug can be repaired: the lines of recordings
+//! ([`crate::playback::recording`]), compressed, rolling.
+//!
+//! A driver's core gives what it takes, in the order in which it takes it, to a thread of its own through a bounded queue.
+//! The feed never waits: what the queue cannot hold is counted, logged, and written down as missing.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tapeline_schemas::Micros;
+use tracing::{error, info};
+
+use crate::playback::recording::{Line, kept};
+
+mod retention;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use self::thread::Writer;
+
+/// Things waiting to be written.
+const QUEUE: usize = 16_384;
+/// Bytes waiting to be written.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Longest wait for the thread to write what it has.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// Of things that are missing every so many are logged, beside the first.
+const LOGGED_MISSING: u64 = 10_000;
+
+/// Where and how much to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Directory of the files; it is made.
+    pub dir: PathBuf,
+    /// Compressed size at which a file is closed and the next begun.
+    pub file_bytes: u64,
+    /// All files of a venue together; the oldest go first.
+    pub max_bytes: u64,
+    /// Age by the file's time at which one goes.
+    pub max_age: Duration,
+}
+
+/// Connections that are opened together for a share of the symbols.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Number of its first connection; the others follow it.
+    pub first: usize,
+    /// Its symbols.
+    pub symbols: Vec<String>,
+    /// First connection of those that it takes over from.
+    pub takes: Option<usize>,
+}
+
+/// What is handed to the thread.
+#[derive(Debug)]
+enum Entry {
+    Configuration(String),
+    Answer { url: String, time: Micros, body: Bytes },
+    Unit { first: usize, json: String },
+    Closed { first: usize },
+    Opened { connection: usize, url: String, time: Micros, sent: Vec<String> },
+    Frame { connection: usize, time: Micros, frame: Bytes },
+    Alive { connection: usize, time: Micros },
+    Lost { connection: usize, reason: String },
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Configuration(text) => text.len(),
+            Entry::Answer { body, .. } => body.len(),
+            Entry::Opened { url, sent, .. } => {
+                url.len() + sent.iter().map(String::len).sum::<usize>()
+            }
+            Entry::Frame { frame, .. } => frame.len(),
+            Entry::Lost { reason, .. } => reason.len(),
+            Entry::Unit { json, .. } => json.len(),
+            Entry::Alive { .. } | Entry::Closed { .. } => 0,
+        }
+    }
+}
+
+/// What queue and thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting_bytes: AtomicUsize,
+    missing: AtomicU64,
+}
+
+/// Keeps one venue's frames. Dropping it writes what waits and ends the thread.
+#[derive(Debug)]
+pub struct Recorder {
+    venue: String,
+    queue: Option<SyncSender<Entry>>,
+    shared: Arc<Shared>,
+    /// Ends when the thread has.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Recorder {
+    /// Begins to keep what comes of `venue`; `started` names the run's files. Neither a missing directory nor a full
+    /// disk is an error here: both are logged and tried again.
+    pub fn start(venue: &str, started: Micros, limits: Limits) -> Recorder {
+        let (queue, entries) = sync_channel(QUEUE);
+        let shared = Arc::new(Shared::default());
+        info!(venue, dir = %limits.dir.display(), "keeping raw frames");
+        let writer = Writer::new(venue, started, limits, Arc::clone(&shared));
+        let (running, ended) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("record-{}", venue.to_ascii_lowercase()))
+            .spawn(move || {
+                writer.run(&entries);
+                drop(running);
+            });
+        if let Err(error) = thread {
+            error!(venue, %error, "no thread to keep frames");
+        }
+        Recorder { venue: venue.to_owned(), queue: Some(queue), shared, ended: Mutex::new(ended) }
+    }
+
+    /// What is subscribed, as JSON.
+    pub fn configuration(&self, json: String) {
+        self.put(Entry::Configuration(json));
+    }
+
+    /// A REST answer that was used.
+    pub fn answer(&self, url: String, time: Micros, body: Bytes) {
+        self.put(Entry::Answer { url, time, body });
+    }
+
+    /// Connections are about to be opened.
+    pub fn unit(&self, unit: &Unit) {
+        // A text and numbers: this cannot fail.
+        if let Ok(json) = serde_json::to_string(unit) {
+            self.put(Entry::Unit { first: unit.first, json });
+        }
+    }
+
+    /// Connections, the first of which is `first`, are not needed any more.
+    pub fn closed(&self, first: usize) {
+        self.put(Entry::Closed { first });
+    }
+
+    /// A connection was opened and subscribed.
+    pub fn opened(&self, connection: usize, url: String, time: Micros, sent: Vec<String>) {
+        self.put(Entry::Opened { connection, url, time, sent });
+    }
+
+    /// A frame was taken.
+    pub fn frame(&self, connection: usize, time: Micros, frame: Bytes) {
+        self.put(Entry::Frame { connection, time, frame });
+    }
+
+    /// A ping or its answer was heard.
+    pub fn alive(&self, connection: usize, time: Micros) {
+        self.put(Entry::Alive { connection, time });
+    }
+
+    /// A connection was lost.
+    pub fn lost(&self, connection: usize, reason: String) {
+        self.put(Entry::Lost { connection, reason });
+    }
+
+    /// How many things could not be kept.
+    pub fn missing(&self) -> u64 {
+        self.shared.missing.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, entry: Entry) {
+        let Some(queue) = &self.queue else { return };
+        let bytes = entry.bytes();
+        // One that is larger than all that may wait is taken alone.
+        let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let room = waiting == 0 || waiting + bytes <= QUEUE_BYTES;
+        let taken = room
+            && match queue.try_send(entry) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+            };
+        if !taken {
+            self.shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.shared.miss(&self.venue, 1);
+        }
+    }
+}
+
+impl Shared {
+    /// Counts what could not be kept, and says so.
+    fn miss(&self, venue: &str, count: u64) {
+        let before = self.missing.fetch_add(count, Ordering::AcqRel);
+        metrics::counter!("tapeline_record_missing_total", "venue" => venue.to_owned())
+            .increment(count);
+        if before == 0 || before / LOGGED_MISSING != (before + count) / LOGGED_MISSING {
+            error!(
+                venue,
+                missing = before + count,
+                "raw frames are not kept: the disk is too slow, full or gone"
+            );
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        // Where the thread hangs on a dead disk, the process must not.
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(LAST_WORDS);
+    }
+}

@@ -1,0 +1,119 @@
+use std::path::Path;
+
+use super::*;
+use crate::playback::Recording;
+use crate::playback::recording::{Lines, files};
+
+const MIB: u64 = 1024 * 1024;
+
+/// A directory of a test's own, empty.
+fn directory(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("tapeline-record-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
+fn limits(dir: &Path, file_bytes: u64, max_bytes: u64) -> Limits {
+    let max_age = Duration::from_secs(3_600);
+    Limits { dir: dir.to_owned(), file_bytes, max_bytes, max_age }
+}
+
+fn url() -> String {
+    "wss://ws.kraken.com/x?y=1".to_owned()
+}
+
+/// Text that hardly compresses.
+fn noise(seed: u64) -> Bytes {
+    let words = (0..512_u64).map(|n| xxhash_rust::xxh3::xxh3_64(&(seed * 1_000 + n).to_le_bytes()));
+    words.map(|word| format!("{word:016x}")).collect::<String>().into()
+}
+
+fn fill(recorder: &Recorder, frames: u64) {
+    recorder.answer("https://api.kraken.com/t".into(), Micros(1), Bytes::from_static(b"{}"));
+    recorder.configuration("{\"trades\":[\"A-B\"]}".into());
+    recorder.opened(0, url(), Micros(2), vec!["subscribe".into()]);
+    recorder.opened(1, url(), Micros(3), Vec::new());
+    for number in 0..frames {
+        let connection = usize::try_from(number % 2).expect("small");
+        let time = Micros(1_000_000 + i64::try_from(number).expect("small"));
+        recorder.frame(connection, time, noise(number));
+    }
+}
+
+#[test]
+fn what_was_kept_is_read_as_a_recording_across_files_and_without_doubles() {
+    let dir = directory("roll");
+    let recorder = Recorder::start("KRAKEN", Micros(77), limits(&dir, 64 * 1024, 1_000 * MIB));
+    fill(&recorder, 200);
+    assert_eq!(recorder.missing(), 0);
+    drop(recorder);
+    let kept = files(&dir, "KRAKEN").expect("files");
+    assert!(kept.len() > 3, "{kept:?}");
+    let recording = Recording::read(&dir, "kraken").expect("a recording");
+    assert_eq!(recording.configuration["trades"][0], "A-B");
+    assert_eq!(recording.answers.len(), 1);
+    assert_eq!(recording.connections.len(), 2, "a connection goes on across files");
+    assert_eq!(recording.connections[0].path, "/x?y=1");
+    let frames: Vec<_> = recording.connections.iter().map(|c| c.frames.len()).collect();
+    assert_eq!(frames, [100, 100]);
+    for (number, frame) in recording.connections[1].frames.iter().enumerate() {
+        assert_eq!(frame.payload.as_bytes(), &noise(2 * number as u64 + 1)[..]);
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn a_file_that_a_crash_tore_off_is_read_up_to_there() {
+    let dir = directory("torn");
+    let recorder = Recorder::start("KRAKEN", Micros(77), limits(&dir, 100 * MIB, 1_000 * MIB));
+    fill(&recorder, 50);
+    drop(recorder);
+    let path = files(&dir, "KRAKEN").expect("files").pop().expect("a file");
+    let whole = std::fs::read(&path).expect("read");
+    std::fs::write(&path, &whole[..whole.len() * 2 / 3]).expect("torn");
+    let recording = Recording::read(&dir, "kraken").expect("a recording");
+    let frames: usize = recording.connections.iter().map(|c| c.frames.len()).sum();
+    assert!((10..50).contains(&frames), "{frames}");
+    assert!(Lines::open(&path).expect("opens").all(|line| line.is_ok()));
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn the_oldest_files_go_and_tables_with_the_last_of_their_run() {
+    let dir = directory("retention");
+    for run in 1..=3 {
+        let limits = limits(&dir, 32 * 1024, 256 * 1024);
+        let recorder = Recorder::start("KRAKEN", Micros(run), limits);
+        fill(&recorder, 60);
+        drop(recorder);
+    }
+    let kept = files(&dir, "KRAKEN").expect("files");
+    let bytes: u64 = kept.iter().map(|path| path.metadata().expect("there").len()).sum();
+    // What is being written comes on top.
+    assert!(bytes <= (256 + 2 * 32 + 16) * 1024, "{bytes}");
+    let runs = |run: u64| {
+        kept.iter().filter(move |path| path.to_string_lossy().contains(&format!("KRAKEN.{run}.")))
+    };
+    assert_eq!(runs(1).count(), 0, "{kept:?}");
+    assert!(runs(3).count() > 1);
+    assert!(Recording::read(&dir, "kraken").is_ok(), "what is left can be read");
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+/// A directory that cannot be made stands for a disk that takes nothing: giving frames never waits and never fails.
+#[test]
+fn a_disk_that_takes_nothing_costs_frames_that_are_counted_and_no_time() {
+    let dir = directory("full");
+    std::fs::write(&dir, "a file where the directory would be").expect("written");
+    let recorder = Recorder::start("KRAKEN", Micros(1), limits(&dir, MIB, MIB));
+    let frames = (QUEUE * 2) as u64;
+    fill(&recorder, 0);
+    for _ in 0..frames {
+        recorder.frame(0, Micros(5), Bytes::from_static(b"x"));
+    }
+    let shared = Arc::clone(&recorder.shared);
+    drop(recorder);
+    // Both connections' openings too.
+    assert_eq!(shared.missing.load(Ordering::Relaxed), frames + 2);
+    std::fs::remove_file(&dir).expect("removed");
+}
