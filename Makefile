@@ -21,6 +21,7 @@ demo: build ## play exchange traffic through the whole pipeline and show the res
 	@eval "$$(scripts/services env)" && target/release/tapeline demo $(ARGS)
 
 test: build ## every test but long runs, against real services
+	@scripts/services up pgbouncer
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace
 	$(MAKE) --no-print-directory faults QUICK=1 CASE=$(FAULTS_IN_TEST)
 

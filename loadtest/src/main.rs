@@ -2,6 +2,7 @@
 //! and benchmarks.
 
 mod bench;
+mod connections;
 mod cpu;
 mod faults;
 mod market;
@@ -32,6 +33,8 @@ enum Command {
     Faults(faults::FaultsArgs),
     /// Measure the pipeline, and programs like it, on this machine.
     Bench(bench::BenchArgs),
+    /// Hold many clients at once through PgBouncer, and measure their questions.
+    Connections(connections::ConnectionsArgs),
 }
 
 /// How long threads that still work may hold up the end of a command.
@@ -62,6 +65,9 @@ async fn run() -> Result<bool> {
     match Cli::parse().command {
         Command::Produce(args) => produce::run(Config::load(None)?, args).await.map(|()| true),
         Command::Bench(args) => bench::run(args).await.map(|()| true),
+        Command::Connections(args) => {
+            connections::run(Config::load(None)?, args).await.map(|()| true)
+        }
         Command::Faults(args) => {
             // Dropped at a signal, so that processes and services end with it.
             tokio::select! {

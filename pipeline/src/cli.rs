@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and which module does it.
 
 mod audit;
+mod backup;
 mod check;
 mod database;
 mod host;
@@ -96,6 +97,12 @@ pub enum Command {
     },
     /// Bring archived rows back into their table, or write them to a file.
     Restore(life::RestoreArgs),
+    /// Backups of the database's cluster, and proof that they can be restored.
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        action: backup::BackupAction,
+    },
     /// Compress, archive and drop what is old.
     Lifecycle {
         /// What to do.
@@ -215,6 +222,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Archive { action } => return life::archive(&config, action).await,
         Command::Restore(args) => life::restore(&config, args).await?,
         Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
+        Command::Backup { action } => return backup::run(&config, action).await,
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,

@@ -2,9 +2,11 @@
 
 pub mod archive;
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod database;
 pub mod demo;
 pub mod instruments;
 pub mod kafka;
@@ -16,6 +18,7 @@ pub mod quarantine;
 pub mod registry;
 pub mod registry_client;
 pub mod replay;
+pub mod schedule;
 pub mod schemas;
 pub mod secrets;
 pub mod settings;

@@ -71,17 +71,35 @@ pg_init() {
         return 1
     }
     rm -f "$secret"
-    as_pg_owner tee "$new/pg_hba.conf" <<<'host all all 127.0.0.1/32 scram-sha-256' >/dev/null
     mv "$new" "$data"
 }
 
+# Where its socket is, for the account that runs it; none where the name would be too long for one.
+pg_socket_dir() {
+    local dir
+    dir=$(dirname "$(pg_data)")
+    ((${#dir} > 80)) || printf '%s' "$dir"
+}
+
+# What `alter system` sets comes over this and stays.
 # Sized for two cores and 24 GiB shared with the broker and the pipeline.
 pg_write_config() {
-    as_pg_owner tee "$(pg_data)/postgresql.auto.conf" >/dev/null <<END
+    local data
+    data=$(pg_data)
+    # earlier versions of this script wrote that file
+    if grep -q 'written by scripts/services' "$data/postgresql.auto.conf"; then
+        as_pg_owner truncate -s 0 "$data/postgresql.auto.conf"
+    fi
+    as_pg_owner tee "$data/pg_hba.conf" >/dev/null <<END
+host all all 127.0.0.1/32 scram-sha-256
+local all postgres peer map=owner
+END
+    as_pg_owner tee "$data/pg_ident.conf" <<<"owner $(as_pg_owner id -un) postgres" >/dev/null
+    as_pg_owner tee "$data/postgresql.conf" >/dev/null <<END
 # written by scripts/services at every start
 listen_addresses = '127.0.0.1'
 port = $POSTGRES_PORT
-unix_socket_directories = ''
+unix_socket_directories = '$(pg_socket_dir)'
 shared_preload_libraries = 'timescaledb,pg_stat_statements'
 timescaledb.telemetry_level = 'off'
 # each database with the extension wants a worker for its scheduler, and tests make many databases

@@ -27,6 +27,7 @@ pub use self::fold::{Folded, fold};
 pub use self::ledger::{Audit, accounted};
 pub use self::report::{Check, PartitionReport, Report};
 use crate::config::Config;
+use crate::database::reader;
 use crate::kafka::{Admin, topic_names};
 use crate::migrate;
 use crate::registry_client::RegistryClient;
@@ -124,7 +125,7 @@ pub fn run<'a>(config: &'a Config, scope: &'a Scope) -> LocalBoxFuture<'a, Resul
 async fn judged(config: &Config, scope: &Scope) -> Result<Report> {
     let auditor = Auditor::new(config, scope).await?;
     let before = log::Positions::read(&auditor).await?;
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = reader(&config.database).await?;
     migrate::check(&mut database).await?;
     let cut = cut::take(&mut database, &auditor, scope).await?;
     let cached = cache::read(&auditor).await?;

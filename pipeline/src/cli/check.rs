@@ -9,6 +9,7 @@ use sqlx::Connection as _;
 use super::host::stopped_by_signal;
 use super::{CheckArgs, code};
 use crate::config::Config;
+use crate::database::reader;
 use crate::demo::{self, DemoArgs};
 use crate::kafka::{Admin, topic_names};
 use crate::migrate;
@@ -67,6 +68,10 @@ async fn database(config: &Config) -> Result<String> {
             .await
             .context("extension timescaledb")?;
     connection.close().await?;
+    if config.database.read_url.is_some() {
+        let mut reading = reader(&config.database).await?;
+        migrate::check(&mut reading).await.context("database.read_url")?;
+    }
     Ok(format!("migrated, timescaledb {version}"))
 }
 

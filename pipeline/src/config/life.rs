@@ -30,6 +30,8 @@ pub struct LifecycleConfig {
     pub kinds: BTreeMap<String, Periods>,
     /// How long restored days stay in their table.
     pub keep_restored_days: u32,
+    /// When `tapeline lifecycle schedule` runs it, as cron writes it, in UTC.
+    pub schedule: String,
 }
 
 impl Default for LifecycleConfig {
@@ -38,6 +40,7 @@ impl Default for LifecycleConfig {
             periods: Periods::default(),
             kinds: BTreeMap::new(),
             keep_restored_days: 7,
+            schedule: "30 1 * * *".into(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every default is in this module's files. Unknown keys and values out of range are refused, with the
 //! place and what is allowed; secrets are never printed.
 
+mod backup;
 mod connect;
 mod error;
 mod life;
@@ -16,6 +17,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use backup::{BackupConfig, BackupSchedule, RepositoryConfig};
 pub use connect::{ConnectConfig, VenueConfig};
 pub use error::ConfigError;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
@@ -65,6 +67,8 @@ pub struct Config {
     pub archive: ArchiveConfig,
     /// When what is old goes where.
     pub lifecycle: LifecycleConfig,
+    /// Backups.
+    pub backup: BackupConfig,
 }
 
 #[cfg(test)]

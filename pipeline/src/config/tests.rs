@@ -132,6 +132,29 @@ fn variables_are_read_as_their_keys_want_them() {
 }
 
 #[test]
+fn backups_are_refused_where_their_settings_cannot_be_meant() {
+    let repository = |key: &str| format!("TAPELINE__BACKUP__REPOSITORY__{key}");
+    for (variable, value, said) in [
+        (repository("URL"), "ftp://h/backup", "file:// or s3://"),
+        (repository("KEEP_FULL"), "0", "expected 1 to 1000"),
+        (repository("PROPERTIES__RETENTION_FULL"), "9", "begins with s3- or storage-"),
+        (repository("PROPERTIES__S3_KEY"), "a\nrepo1-path=/", "one line"),
+        (repository("PASSPHRASE"), "a\nb", "one line"),
+        ("TAPELINE__BACKUP__FOLDER".into(), "backup", "a path that begins with /"),
+        ("TAPELINE__BACKUP__SECOND_REPOSITORY__URL".into(), "s3://b/c", "a first repository"),
+        ("TAPELINE__BACKUP__SCHEDULE__FULL".into(), "at night", "as cron writes it"),
+        ("TAPELINE__LIFECYCLE__SCHEDULE".into(), "none", "as cron writes it"),
+    ] {
+        let message = refusal(None, &[(variable.as_str(), value)]);
+        assert!(message.contains(said), "{variable}: {message}");
+    }
+    let digits = "00012345678901234567890123";
+    let key = repository("PROPERTIES__S3_KEY");
+    let config = load(None, &[(key.as_str(), digits)]).expect("allowed");
+    assert_eq!(config.backup.repository.properties["s3-key"], digits);
+}
+
+#[test]
 fn timescale_variables_make_a_url() {
     let parts = [
         ("TIMESCALE_HOST", "pgbouncer-timescale"),
@@ -158,6 +181,9 @@ fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
             ("TAPELINE__REGISTRY__URL", "http://key:hunter2@h:8081"),
             ("TAPELINE__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
             ("TAPELINE__KAFKA__CONSUMER_PROPERTIES__SSL_KEY_PEM", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PASSPHRASE", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY_SECRET", "hunter2"),
         ],
     )
     .expect("allowed");
@@ -171,6 +197,7 @@ fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
         format!("{:?}", config.database),
         format!("{:?}", config.kafka),
         format!("{:#?}", config.redis),
+        format!("{:?}", config.backup.repository),
         refusal(None, &[("TAPELINE__DATABASE__URL", "mysql://u:hunter2@h/d")]),
     ];
     for text in &shown {

@@ -30,6 +30,11 @@ impl Problems {
         }
     }
 
+    fn cron(&mut self, key: &str, when: &str) {
+        let expected = "a time as cron writes it, such as `30 1 * * *`";
+        self.require(crate::schedule::parse(when).is_ok(), key, expected);
+    }
+
     /// Values are left out of the message: URLs hold passwords.
     fn url(&mut self, key: &str, url: &str, schemes: &[&str]) {
         let known = schemes.iter().any(|scheme| {
@@ -50,6 +55,7 @@ impl Config {
         self.check_stages(&mut problems);
         self.check_connect(&mut problems);
         self.check_lifecycle(&mut problems);
+        self.check_backup(&mut problems);
         problems.0
     }
 
@@ -115,6 +121,7 @@ impl Config {
         let lifecycle = &self.lifecycle;
         let kept = lifecycle.keep_restored_days;
         problems.range("lifecycle.keep_restored_days", kept, 0..=3_650);
+        problems.cron("lifecycle.schedule", &lifecycle.schedule);
         let own = lifecycle.kinds.iter().map(|(kind, periods)| (format!("kinds.{kind}"), periods));
         for (name, periods) in
             std::iter::once(("periods".to_owned(), &lifecycle.periods)).chain(own)
@@ -135,6 +142,58 @@ impl Config {
                 &format!("lifecycle.kinds.{kind}"),
                 &format!("one of {}", names.join(", ")),
             );
+        }
+    }
+
+    fn check_backup(&self, problems: &mut Problems) {
+        let backup = &self.backup;
+        let name = !backup.stanza.is_empty() && is_name(&backup.stanza);
+        problems.require(name, "backup.stanza", NAME);
+        problems.range("backup.port", backup.port, 1..=u16::MAX);
+        problems.range("backup.processes", backup.processes, 1..=64);
+        let paths = [("socket", Some(&backup.socket)), ("folder", Some(&backup.folder))]
+            .into_iter()
+            .chain([("data", backup.data.as_ref()), ("programs", backup.programs.as_ref())]);
+        for (key, path) in paths.filter_map(|(key, path)| path.map(|path| (key, path))) {
+            let is_path = path.starts_with('/') && !path.contains(char::is_control);
+            problems.require(is_path, &format!("backup.{key}"), "a path that begins with /");
+        }
+        for (section, repository) in
+            [("repository", &backup.repository), ("second_repository", &backup.second_repository)]
+        {
+            let key = |field: &str| format!("backup.{section}.{field}");
+            if let Some(url) = &repository.url {
+                problems.url(&key("url"), url, &["file", "s3"]);
+            }
+            problems.range(&key("keep_full"), repository.keep_full, 1..=1_000);
+            for (name, value) in &repository.properties {
+                let ours = ["path", "type", "cipher", "retention", "s3-bucket"];
+                let known = ["s3-", "storage-"].iter().any(|start| name.starts_with(start));
+                let good = known && !ours.iter().any(|start| name.starts_with(start));
+                let expected = "a setting of pgbackrest that begins with s3- or storage-";
+                problems.require(good, &key(&format!("properties.{name}")), expected);
+                let plain = !value.contains(char::is_control);
+                problems.require(plain, &key(&format!("properties.{name}")), "one line");
+            }
+            problems.require(
+                !repository.passphrase.contains(char::is_control),
+                &key("passphrase"),
+                "one line",
+            );
+        }
+        problems.require(
+            backup.second_repository.url.is_none() || backup.repository.url.is_some(),
+            "backup.repository.url",
+            "a first repository where there is a second one",
+        );
+        let schedule = &backup.schedule;
+        for (key, when) in [
+            ("backup.schedule.full", &schedule.full),
+            ("backup.schedule.differential", &schedule.differential),
+            ("backup.schedule.incremental", &schedule.incremental),
+            ("backup.schedule.restore_test", &schedule.restore_test),
+        ] {
+            when.iter().for_each(|when| problems.cron(key, when));
         }
     }
 

@@ -22,15 +22,15 @@ const TABLES: [&str; 5] = [
 ];
 
 /// A database and a folder that only one test uses.
-struct Place {
+pub(crate) struct Place {
     admin_url: String,
     name: String,
-    url: String,
+    pub(crate) url: String,
     folder: PathBuf,
 }
 
 impl Place {
-    async fn new(test: &str) -> Place {
+    pub(crate) async fn new(test: &str) -> Place {
         let env =
             |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
         let admin_url =
@@ -51,11 +51,11 @@ impl Place {
         Place { admin_url, name, url, folder }
     }
 
-    async fn database(&self) -> PgConnection {
+    pub(crate) async fn database(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("database")
     }
 
-    fn archive(&self) -> ArchiveConfig {
+    pub(crate) fn archive(&self) -> ArchiveConfig {
         let url = format!("file://{}", self.folder.display());
         ArchiveConfig { url: Some(url), properties: BTreeMap::new() }
     }
@@ -102,7 +102,7 @@ impl Place {
         std::fs::create_dir(&self.folder).expect("folder");
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let mut admin = PgConnection::connect(&self.admin_url).await.expect("database");
         let drop = format!("drop database {} with (force)", self.name);
         // autovacuum may be at work in it, and only a superuser may end that
@@ -114,7 +114,7 @@ impl Place {
 }
 
 /// Three days of 2021 of every archived kind, with nulls, long numbers and all that JSON may hold.
-async fn fill(database: &mut PgConnection) {
+pub(crate) async fn fill(database: &mut PgConnection) {
     database
         .execute(
             r#"
@@ -158,7 +158,7 @@ async fn sums(database: &mut PgConnection) -> Vec<String> {
     sums
 }
 
-async fn count(database: &mut PgConnection, sql: &str) -> i64 {
+pub(crate) async fn count(database: &mut PgConnection, sql: &str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(database).await.expect(sql)
 }
 

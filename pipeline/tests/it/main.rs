@@ -3,6 +3,8 @@
 mod account;
 mod archive;
 mod audit;
+mod backup;
+mod cached;
 mod candles;
 mod common;
 mod database;
@@ -12,6 +14,7 @@ mod instruments;
 mod judgement;
 mod lag;
 mod look;
+mod pooled;
 mod python;
 mod quarantine;
 #[path = "../shared/recorded.rs"]
@@ -21,6 +24,7 @@ mod replay;
 mod replayed;
 mod retention;
 mod roles;
+mod schedule;
 mod store;
 mod tape;
 mod validate;

@@ -17,10 +17,13 @@ use crate::sinks::TopicIdentity;
 use server::{Server, Write};
 pub use shown::{Shown, shown};
 
-/// Where the log ends.
+/// Where the log ends, and where what may still be shown begins.
 pub trait LogEnds: Send {
     /// The next offset that the partition will give.
     fn end(&mut self, at: TopicPartition) -> impl Future<Output = Result<i64, String>> + Send;
+
+    /// The first offset that was appended within the time that a value lives; the end where none was.
+    fn living(&mut self, at: TopicPartition) -> impl Future<Output = Result<i64, String>> + Send;
 }
 
 /// Settings of a [`RedisSink`].
@@ -213,12 +216,19 @@ impl<E: LogEnds> Sink<LastValues> for RedisSink<E> {
 
     async fn assign(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Resume>, SinkError> {
         self.forget(partitions);
+        let mut resumes = Vec::with_capacity(partitions.len());
         for &at in partitions {
             let until = self.ends.end(at).await.map_err(SinkError::Retry)?;
             self.folds.begin(at, until);
+            // All that Redis may hold is read again (R2): what it lost comes back, what it has is not written twice.
+            let living = self.ends.living(at).await.map_err(SinkError::Retry)?;
+            resumes.push(Resume {
+                at,
+                start: Start::CommittedOrEarlier(living),
+                held_origin: None,
+            });
         }
-        let resume = |&at| Resume { at, start: Start::Committed, held_origin: None };
-        Ok(partitions.iter().map(resume).collect())
+        Ok(resumes)
     }
 
     async fn revoke(&mut self, partitions: &[TopicPartition]) {
