@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod check;
 mod database;
+mod doctor;
 mod host;
 mod instruments;
 mod lag;
@@ -122,6 +123,9 @@ pub enum Command {
     /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
     /// wrong, 2 where that could not be found out.
     Audit(audit::AuditArgs),
+    /// Examine what the pipeline stands on: database, Redis, the data itself; exit 1 with warnings, 2
+    /// where something is critical.
+    Doctor(doctor::DoctorArgs),
     /// The store's ledger.
     Ledger {
         /// What to do with it.
@@ -164,7 +168,7 @@ impl Cli {
     /// The exit code of a command that could not be carried out.
     fn failure_code(&self) -> ExitCode {
         match self.command {
-            Command::Audit(_) => ExitCode::from(2),
+            Command::Audit(_) | Command::Doctor(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -192,7 +196,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let mut config = Config::load(file.as_deref())?;
     let looked_at = matches!(
         cli.command,
-        Command::Demo(_) | Command::Quarantine { .. } | Command::Lag(_) | Command::Replay(_)
+        Command::Demo(_)
+            | Command::Doctor(_)
+            | Command::Quarantine { .. }
+            | Command::Lag(_)
+            | Command::Replay(_)
     );
     if looked_at && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its output is what people look at
@@ -225,6 +233,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Backup { action } => return backup::run(&config, action).await,
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
+        Command::Doctor(args) => return doctor::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connect;
 pub mod database;
 pub mod demo;
+pub mod doctor;
 pub mod instruments;
 pub mod kafka;
 pub mod lag;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 
+use tapeline_stages::store::Table;
+
 use super::{code, host};
 use crate::archive::{
     self, Day, Format, Query, Restore, Store, Wanted, archived_kind, parse_moment,
@@ -22,7 +24,7 @@ use crate::{lifecycle, migrate, telemetry};
 pub enum ArchiveAction {
     /// Archive days of a kind now; nothing is dropped.
     Create {
-        /// Kind of events: trade, ticker, book, candle, anomaly.
+        /// Kind of events: trade, ticker, book, candle, anomaly, option, flow, prediction, portfolio.
         #[arg(long)]
         kind: String,
         /// UTC day, YYYY-MM-DD.
@@ -114,6 +116,9 @@ pub struct QueryArgs {
     /// How to write them.
     #[arg(long, default_value = "csv")]
     format: Format,
+    /// In no order, as fast as the table gives them: for whole days as CSV or JSON.
+    #[arg(long, conflicts_with = "limit")]
+    unordered: bool,
     /// A file instead of the standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -208,7 +213,8 @@ pub(super) async fn restore(config: &Config, args: RestoreArgs) -> Result<()> {
     let store = Store::open(&config.archive)?;
     if let (Some(format), Some(out)) = (args.to, args.out) {
         let file = File::create(&out).with_context(|| format!("cannot write {}", out.display()))?;
-        let rows = archive::export(&store, "time", &what, format, BufWriter::new(file)).await?;
+        let time = Table::of(kind).map_or("time", Table::time);
+        let rows = archive::export(&store, time, &what, format, BufWriter::new(file)).await?;
         println!("{rows} rows written to {}", out.display());
         return Ok(());
     }
@@ -284,6 +290,7 @@ pub(super) async fn query(config: &Config, args: QueryArgs) -> Result<()> {
         exchange: args.exchange,
         wanted,
         limit: args.limit,
+        unordered: args.unordered.then(|| config.database.read_url().to_owned()),
     };
     let store = config.archive.url.is_some().then(|| Store::open(&config.archive)).transpose()?;
     let mut database = reader(&config.database).await?;

@@ -26,7 +26,8 @@ pub struct ArchiveConfig {
 pub struct LifecycleConfig {
     /// Of every kind that has none of its own.
     pub periods: Periods,
-    /// Of single kinds (`trade`, `ticker`, `book`, `candle`, `anomaly`).
+    /// Of single kinds (`trade`, `ticker`, `book`, `candle`, `anomaly`, `option`, `flow`,
+    /// `prediction`, `portfolio`).
     pub kinds: BTreeMap<String, Periods>,
     /// How long restored days stay in their table.
     pub keep_restored_days: u32,
