@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod check;
+mod compare;
 mod database;
 mod doctor;
 mod host;
@@ -51,9 +52,11 @@ pub enum Command {
     Cache(host::StageArgs),
     /// Build candles from trades.
     Candles(host::StageArgs),
+    /// Write market data to InfluxDB too, a second target beside the database.
+    Influx(host::StageArgs),
     /// Run several stages in one process.
     Run {
-        /// Which ones; all of them where none is named.
+        /// Which ones; where none is named, all but `influx`.
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
         /// As for each stage.
@@ -126,6 +129,9 @@ pub enum Command {
     /// Examine what the pipeline stands on: database, Redis, the data itself; exit 1 with warnings, 2
     /// where something is critical.
     Doctor(doctor::DoctorArgs),
+    /// Compare the rows of two databases; exit 1 where they differ, 2 where that could not be
+    /// found out.
+    Compare(compare::CompareArgs),
     /// The store's ledger.
     Ledger {
         /// What to do with it.
@@ -168,7 +174,7 @@ impl Cli {
     /// The exit code of a command that could not be carried out.
     fn failure_code(&self) -> ExitCode {
         match self.command {
-            Command::Audit(_) | Command::Doctor(_) => ExitCode::from(2),
+            Command::Audit(_) | Command::Compare(_) | Command::Doctor(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -211,6 +217,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Store(args) => host::stages(config, vec![StageName::Store], &args).await?,
         Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
+        Command::Influx(args) => host::stages(config, vec![StageName::Influx], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,
         Command::Replay(args) => return replay::run(config, *args).await,
         Command::Connect(args) => serve::connect(config, args).await?,
@@ -234,6 +241,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
         Command::Doctor(args) => return doctor::run(&config, args).await,
+        Command::Compare(args) => return compare::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,

@@ -6,6 +6,7 @@ use std::str::FromStr as _;
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use tapeline_stages::tls::advised;
 
 use crate::config::DatabaseConfig;
 
@@ -19,9 +20,11 @@ pub fn read_options(config: &DatabaseConfig) -> Result<PgConnectOptions> {
 
 /// A connection inside a read-only transaction, which sees one snapshot until the connection ends.
 pub async fn reader(config: &DatabaseConfig) -> Result<PgConnection> {
-    let mut connection = PgConnection::connect_with(&read_options(config)?)
-        .await
-        .context("database: cannot connect, see database.read_url and database.url")?;
+    let connecting = PgConnection::connect_with(&read_options(config)?).await;
+    let mut connection = connecting.map_err(|error| {
+        anyhow::Error::msg(advised(error.to_string()))
+            .context("database: cannot connect, see database.read_url and database.url")
+    })?;
     connection
         .execute("begin isolation level repeatable read read only")
         .await

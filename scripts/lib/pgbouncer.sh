@@ -4,10 +4,14 @@
 
 pgbouncer_port() { printf '%s' "$PGBOUNCER_PORT"; }
 
+pgbouncer_url() {
+    printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$PGBOUNCER_PORT"
+    ! tls_on || printf '?sslmode=verify-full&sslrootcert=%s' "$(tls_ca)"
+}
+
 pgbouncer_ready() {
     local answer
-    answer=$(PGCONNECT_TIMEOUT=2 psql -X -q -A -t -c 'select 1' \
-        "postgres://tapeline:tapeline@127.0.0.1:$PGBOUNCER_PORT/tapeline" 2>/dev/null)
+    answer=$(PGCONNECT_TIMEOUT=2 psql -X -q -A -t -c 'select 1' "$(pgbouncer_url)" 2>/dev/null)
     [[ $answer == 1 ]]
 }
 
@@ -21,6 +25,7 @@ pgbouncer_write_config() {
     password=$(cut -d : -f 5- "$STATE/postgres/pgpass")
     # only who asks for the verifiers of others needs a password here; clients bring their own
     (umask 077 && printf '"postgres" "%s"\n' "$password" | as_pg_owner tee "$dir/users.txt" >/dev/null)
+    ! tls_on || as_pg_owner tee "$dir/ca.pem" <"$(tls_ca)" >/dev/null
     as_pg_owner tee "$dir/pgbouncer.ini" >/dev/null <<END
 ; written by scripts/services at every start
 [databases]
@@ -45,6 +50,21 @@ server_reset_query = discard all
 server_reset_query_always = 1
 ; a database that was left can be dropped soon
 server_idle_timeout = 5
+; who may ask the console for its figures (\`tapeline doctor\`)
+stats_users = postgres, tapeline
+$(pgbouncer_tls "$dir")
+END
+}
+
+# The server's certificate is for the same address.
+pgbouncer_tls() {
+    tls_on || return 0
+    cat <<END
+client_tls_sslmode = require
+client_tls_cert_file = $(pg_data)/server.crt
+client_tls_key_file = $(pg_data)/server.key
+server_tls_sslmode = verify-full
+server_tls_ca_file = $1/ca.pem
 END
 }
 

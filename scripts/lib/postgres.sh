@@ -14,10 +14,15 @@ as_pg_owner() {
     fi
 }
 
-pg_url() { printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"; }
+pg_url() {
+    printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"
+    ! tls_on || printf '?sslmode=verify-full&sslrootcert=%s' "$(tls_ca)"
+}
 
 pg_admin() {
-    PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' \
+    local tls=()
+    ! tls_on || tls=(PGSSLMODE=verify-full "PGSSLROOTCERT=$(tls_ca)")
+    env PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' "${tls[@]}" \
         psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres "$@"
 }
 
@@ -84,14 +89,19 @@ pg_socket_dir() {
 # What `alter system` sets comes over this and stays.
 # Sized for two cores and 24 GiB shared with the broker and the pipeline.
 pg_write_config() {
-    local data
+    local data host=host
     data=$(pg_data)
+    if tls_on; then
+        host=hostssl
+        as_pg_owner tee "$data/server.crt" <"$STATE/tls/postgres.crt" >/dev/null
+        (umask 077 && as_pg_owner tee "$data/server.key" <"$STATE/tls/postgres.key" >/dev/null)
+    fi
     # earlier versions of this script wrote that file
     if grep -q 'written by scripts/services' "$data/postgresql.auto.conf"; then
         as_pg_owner truncate -s 0 "$data/postgresql.auto.conf"
     fi
     as_pg_owner tee "$data/pg_hba.conf" >/dev/null <<END
-host all all 127.0.0.1/32 scram-sha-256
+$host all all 127.0.0.1/32 scram-sha-256
 local all postgres peer map=owner
 END
     as_pg_owner tee "$data/pg_ident.conf" <<<"owner $(as_pg_owner id -un) postgres" >/dev/null
@@ -99,6 +109,7 @@ END
 # written by scripts/services at every start
 listen_addresses = '127.0.0.1'
 port = $POSTGRES_PORT
+ssl = $(if tls_on; then printf on; else printf off; fi)
 unix_socket_directories = '$(pg_socket_dir)'
 shared_preload_libraries = 'timescaledb,pg_stat_statements'
 timescaledb.telemetry_level = 'off'

@@ -16,7 +16,6 @@ mod report;
 mod unsettled;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::LocalBoxFuture;
@@ -96,13 +95,7 @@ impl Auditor {
         if let Some(unknown) = scope.topics.iter().find(|asked| !known.contains(asked)) {
             bail!("--topic {unknown} is not of this pipeline, which has {}", known.join(", "));
         }
-        let timeout = Duration::from_millis(config.registry.timeout_ms);
-        let registry = config
-            .registry
-            .url
-            .as_deref()
-            .map(|url| RegistryClient::new(url, timeout))
-            .transpose()?;
+        let registry = RegistryClient::configured(&config.registry)?;
         Ok(Auditor { config: Arc::new(config.clone()), subjects, registry })
     }
 

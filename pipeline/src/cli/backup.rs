@@ -100,9 +100,9 @@ pub(super) async fn run(config: &Config, action: BackupAction) -> Result<ExitCod
     match action {
         BackupAction::Setup => return setup(&place).await,
         BackupAction::Create(args) => {
-            let kind = match (args.full, args.differential) {
-                (true, _) => Kind::Full,
-                (_, true) => Kind::Differential,
+            let kind = match (args.full, args.differential, args.incremental) {
+                (true, _, _) => Kind::Full,
+                (_, true, _) => Kind::Differential,
                 _ => Kind::Incremental,
             };
             backup::create(&place, kind).await?;

@@ -1,10 +1,10 @@
 //! `tapeline check`: is everything there that a stage will need?
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sqlx::Connection as _;
+use tapeline_stages::tls::advised;
 
 use super::host::stopped_by_signal;
 use super::{CheckArgs, code};
@@ -53,8 +53,8 @@ async fn kafka(config: &Config) -> Result<String> {
 }
 
 async fn registry(config: &Config) -> Result<String> {
-    let url = config.registry.url.as_deref().context("registry.url is not set")?;
-    let client = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
+    let client =
+        RegistryClient::configured(&config.registry)?.context("registry.url is not set")?;
     client.lookup(1).await?;
     Ok("answers".to_owned())
 }
@@ -76,8 +76,10 @@ async fn database(config: &Config) -> Result<String> {
 }
 
 async fn cache(config: &Config) -> Result<String> {
-    let client = redis::Client::open(config.redis.url.as_str()).context("redis.url")?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    let client = config.redis.client()?;
+    let connecting = client.get_multiplexed_async_connection().await;
+    let mut connection =
+        connecting.map_err(|error| anyhow::Error::msg(advised(error.to_string())))?;
     let answer: String = redis::cmd("PING").query_async(&mut connection).await?;
     Ok(format!("answers {answer}"))
 }

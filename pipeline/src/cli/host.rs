@@ -1,7 +1,6 @@
 //! Hosting stages in one process until a signal, or until one of them must not go on.
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +37,7 @@ pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
 
 /// Runs `names`, all stages where it is empty.
 pub(super) async fn stages(config: Config, names: Vec<StageName>, args: &StageArgs) -> Result<()> {
-    let names = if names.is_empty() { StageName::value_variants().to_vec() } else { names };
+    let names = if names.is_empty() { StageName::WHOLE.to_vec() } else { names };
     tapeline_stages::failpoint::arm_signals(
         &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
     )

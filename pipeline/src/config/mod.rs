@@ -6,6 +6,7 @@
 mod backup;
 mod connect;
 mod error;
+mod influx;
 mod life;
 mod load;
 mod redact;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use backup::{BackupConfig, BackupSchedule, RepositoryConfig};
 pub use connect::{ConnectConfig, VenueConfig};
 pub use error::ConfigError;
+pub use influx::InfluxConfig;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;
 pub use services::{
@@ -57,6 +59,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// The stage `candles`.
     pub candles: CandlesConfig,
+    /// The stage `influx`.
+    pub influx: InfluxConfig,
     /// The connectors.
     pub connect: ConnectConfig,
     /// The consumer groups of the stages.

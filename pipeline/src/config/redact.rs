@@ -5,8 +5,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    ArchiveConfig, BackupConfig, Config, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig,
-    RepositoryConfig, VenueConfig,
+    ArchiveConfig, BackupConfig, Config, DatabaseConfig, InfluxConfig, KafkaConfig, RedisConfig,
+    RegistryConfig, RepositoryConfig, VenueConfig,
 };
 
 const HIDDEN: &str = "***";
@@ -114,5 +114,6 @@ debug_without_secrets!(
     RepositoryConfig,
     DatabaseConfig,
     RedisConfig,
+    InfluxConfig,
     VenueConfig
 );

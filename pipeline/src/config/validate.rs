@@ -53,6 +53,7 @@ impl Config {
         let mut problems = Problems::default();
         self.check_services(&mut problems);
         self.check_stages(&mut problems);
+        self.check_influx(&mut problems);
         self.check_connect(&mut problems);
         self.check_lifecycle(&mut problems);
         self.check_backup(&mut problems);
@@ -83,6 +84,16 @@ impl Config {
         problems.range("database.recent_days", database.recent_days, 1..=36_500);
         problems.range("database.pool_size", self.database.pool_size, 1..=1_000);
         problems.url("redis.url", &self.redis.url, &["redis", "rediss", "redis+unix", "unix"]);
+        let redis = &self.redis;
+        let tls = redis.url.starts_with("rediss://");
+        let files = [&redis.ca_file, &redis.cert_file, &redis.key_file];
+        let expected =
+            "a url that begins with rediss://, as redis.ca_file or redis.cert_file is set";
+        problems.require(tls || files.iter().all(|file| file.is_none()), "redis.url", expected);
+        let pair = redis.cert_file.is_some() == redis.key_file.is_some();
+        problems.require(pair, "redis.key_file", "one with redis.cert_file, and none without");
+        let verified = !redis.url.ends_with("#insecure");
+        problems.require(verified, "redis.url", "no #insecure: certificates are always verified");
         let id = &self.pipeline.id;
         problems.require(!id.is_empty() && is_name(id), "pipeline.id", NAME);
         if let Some(listen) = &self.http.listen {
@@ -112,6 +123,33 @@ impl Config {
         let lateness = self.candles.allowed_lateness_ms;
         problems.range("candles.allowed_lateness_ms", lateness, 0..=DAY_MS);
         problems.range("candles.linger_ms", self.candles.linger_ms, 0..=60_000);
+    }
+
+    fn check_influx(&self, problems: &mut Problems) {
+        let influx = &self.influx;
+        problems.range("influx.version", influx.version, 1..=2);
+        problems.range("influx.batch_lines", influx.batch_lines, 1..=100_000);
+        problems.range("influx.batch_bytes", influx.batch_bytes, 64 * 1024..=64 * 1024 * 1024);
+        problems.range("influx.linger_ms", influx.linger_ms, 0..=60_000);
+        problems.range("influx.timeout_ms", influx.timeout_ms, 100..=600_000);
+        let Some(url) = &influx.url else { return };
+        problems.url("influx.url", url, &["http", "https"]);
+        let login = "no user in it: that is influx.user and influx.password, or influx.token";
+        problems.require(!url.contains('@'), "influx.url", login);
+        let needed = match influx.version {
+            1 => vec![("influx.database", &influx.database)],
+            _ => vec![
+                ("influx.org", &influx.org),
+                ("influx.bucket", &influx.bucket),
+                ("influx.token", &influx.token),
+            ],
+        };
+        for (key, value) in needed {
+            let expected = format!("a value, with influx.version {}", influx.version);
+            problems.require(value.is_some(), key, &expected);
+        }
+        let password = influx.user.is_some() == influx.password.is_some();
+        problems.require(password, "influx.password", "one with influx.user, and none without");
     }
 
     fn check_lifecycle(&self, problems: &mut Problems) {

@@ -11,7 +11,7 @@ use crate::migrate;
 pub(super) async fn apply(patient: &mut Patient<'_>) -> Result<()> {
     // a replica's settings are not the primary's: writing goes where writing goes
     let mut database = migrate::connect(&patient.config.database.url).await?;
-    let client = redis::Client::open(patient.config.redis.url.as_str()).context("redis.url")?;
+    let client = patient.config.redis.client()?;
     let mut reload = false;
     let all = patient.report.findings.iter_mut().flat_map(|finding| finding.advice.iter_mut());
     for advice in all.filter(|advice| advice.safe) {

@@ -17,7 +17,7 @@ const HITS: (f64, f64) = (0.95, 10_000.0);
 const FRAGMENTED: (f64, i64) = (1.5, 1 << 30);
 
 pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
-    let client = redis::Client::open(patient.config.redis.url.as_str()).context("redis.url")?;
+    let client = patient.config.redis.client()?;
     let mut cache = client.get_multiplexed_async_connection().await.context("redis")?;
     let text: String = redis::cmd("INFO").query_async(&mut cache).await.context("INFO")?;
     let info: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();

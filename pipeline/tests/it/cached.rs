@@ -57,10 +57,11 @@ async fn what_redis_loses_with_or_without_a_running_stage_comes_back_and_never_o
     let stage = pipeline.start(StageName::Cache);
     publish(&pipeline, &symbols, 1).await;
     publish(&pipeline, &symbols, 2).await;
+    let reading = cache.clone();
     let all = |last: &str| vec![Some(last.to_owned()); symbols.len()];
     let are = async |values: Vec<Option<String>>| {
         eventually("all values are shown", || async {
-            shown(cache.clone(), &symbols).await == values
+            shown(reading.clone(), &symbols).await == values
         })
         .await;
     };

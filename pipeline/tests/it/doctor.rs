@@ -122,8 +122,9 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
     spoil(&mut database).await;
     let client = redis::Client::open(config.redis.url.as_str()).expect("a url");
     let mut cache = client.get_multiplexed_async_connection().await.expect("redis");
-    let set = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).query_async::<()>(&mut cache);
-    set.await.expect("set");
+    let mut set = redis::cmd("CONFIG");
+    set.arg(&["SET", "maxmemory", "0"]);
+    set.query_async::<()>(&mut cache).await.expect("set");
     let mut idle = PgConnection::connect(&superuser).await.expect("superuser");
     idle.execute("begin; select 1").await.expect("idle");
     let machine = Some(Machine { memory: 1 << 40, cores: 64 });
@@ -135,6 +136,15 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
     })
     .await;
     let report = doctor::run(&config, &wide, &low()).await.expect("examines");
+    names_everything(&report);
+    assert_eq!(tapeline(&config, &[]).status.code(), Some(1), "warnings");
+    let reader = reader(&cluster, &config, &mut database).await;
+    applies_only_what_is_safe(&config, &reader, &wide, &mut database).await;
+    database.execute("select pg_drop_replication_slot('nobody')").await.expect("drops");
+}
+
+/// Each fault that [`spoil`] made, and what was there before.
+fn names_everything(report: &Report) {
     use Severity::{Advice, Critical, Ok, Warning};
     for (name, severity, what) in [
         ("gaps", Warning, "1 holes are open, 1 of 3600 s"),
@@ -158,28 +168,37 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
         ("chunks", Ok, "market_data_trades: 1 chunks"),
         ("migrations", Ok, "all are applied"),
     ] {
-        has(&report, name, severity, what);
+        has(report, name, severity, what);
     }
     assert!(report.severity == Warning && report.exit_code() == 1 && Critical > Warning);
-    assert_eq!(tapeline(&config, &[]).status.code(), Some(1), "warnings");
+}
 
-    // a reader sees the data, and is told what it does not see
-    roles::create(&mut database).await.expect("roles");
-    roles::grant(&mut database).await.expect("rights");
+/// A reader sees the data, and is told what it does not see; its configuration.
+async fn reader(cluster: &Cluster, config: &Config, database: &mut PgConnection) -> Config {
+    roles::create(database).await.expect("roles");
+    roles::grant(database).await.expect("rights");
     database.execute("alter role tapeline_reader password 'reader'").await.expect("password");
     let mut reader = config.clone();
     reader.database.url = cluster.url("tapeline_reader", "reader");
     let seen = doctor::run(&reader, &scope(), &low()).await.expect("examines");
-    has(&seen, "gaps", Warning, "1 holes are open");
-    has(&seen, "price outliers", Warning, "250");
+    has(&seen, "gaps", Severity::Warning, "1 holes are open");
+    has(&seen, "price outliers", Severity::Warning, "250");
     assert!(
         seen.unseen.iter().any(|unseen| unseen.what == "transactions of other roles"),
         "{:?}",
         seen.unseen
     );
+    reader
+}
 
-    // what is safe is set, and nothing else
-    let refused = doctor::run(&reader, &Scope { apply: true, ..wide.clone() }, &low())
+/// What is safe is set by who may, and nothing else.
+async fn applies_only_what_is_safe(
+    config: &Config,
+    reader: &Config,
+    wide: &Scope,
+    database: &mut PgConnection,
+) {
+    let refused = doctor::run(reader, &Scope { apply: true, ..wide.clone() }, &low())
         .await
         .expect("examines");
     let outcomes = |report: &Report| -> Vec<String> {
@@ -190,7 +209,7 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
             .collect()
     };
     assert!(outcomes(&refused).iter().all(|how| how.contains("permission denied")), "{refused:?}");
-    let applied = doctor::run(&config, &Scope { apply: true, ..wide.clone() }, &low())
+    let applied = doctor::run(config, &Scope { apply: true, ..wide.clone() }, &low())
         .await
         .expect("examines");
     assert!(outcomes(&applied).iter().all(|how| how == "applied"), "{applied:?}");
@@ -198,11 +217,10 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
         "select name from pg_file_settings where sourcefile like '%auto.conf' and name in
              ('effective_cache_size', 'jit', 'shared_buffers') and setting in ('786432MB', 'off', '262144MB') order by 1",
     )
-    .fetch_all(&mut database)
+    .fetch_all(database)
     .await
     .expect("settings");
     assert_eq!(set, ["effective_cache_size", "jit"], "shared_buffers needs a restart, and stays");
-    let after = doctor::run(&config, &wide, &low()).await.expect("examines");
+    let after = doctor::run(config, wide, &low()).await.expect("examines");
     assert!(!by_name(&after).contains_key("redis maxmemory-policy"), "Redis was told");
-    database.execute("select pg_drop_replication_slot('nobody')").await.expect("drops");
 }

@@ -29,8 +29,8 @@ pub trait LogEnds: Send {
 /// Settings of a [`RedisSink`].
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// Where Redis is: `redis://…`.
-    pub url: String,
+    /// Where Redis is, and how to reach it.
+    pub client: redis::Client,
     /// Name of the pipeline, as in the sentinel's key.
     pub pipeline: String,
     /// The topics, as [`TopicPartition::topic`] counts them.
@@ -42,16 +42,11 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// Settings with the usual limits.
     pub fn new(
-        url: impl Into<String>,
+        client: redis::Client,
         pipeline: impl Into<String>,
         topics: Vec<TopicIdentity>,
     ) -> RedisSettings {
-        RedisSettings {
-            url: url.into(),
-            pipeline: pipeline.into(),
-            topics,
-            answer: Duration::from_secs(5),
-        }
+        RedisSettings { client, pipeline: pipeline.into(), topics, answer: Duration::from_secs(5) }
     }
 }
 
@@ -82,10 +77,10 @@ pub struct RedisSink<E> {
 }
 
 impl<E: LogEnds> RedisSink<E> {
-    /// A sink that connects when it is first used; an error if the address cannot be read.
-    pub fn new(settings: RedisSettings, ends: E) -> Result<RedisSink<E>, String> {
-        Ok(RedisSink {
-            server: Server::new(&settings.url, &settings.pipeline, settings.answer)?,
+    /// A sink that connects when it is first used.
+    pub fn new(settings: RedisSettings, ends: E) -> RedisSink<E> {
+        RedisSink {
+            server: Server::new(settings.client, &settings.pipeline, settings.answer),
             topics: settings.topics,
             ends,
             folds: Folds::default(),
@@ -93,7 +88,7 @@ impl<E: LogEnds> RedisSink<E> {
             copies: Vec::new(),
             pending: Vec::new(),
             folded: HashMap::new(),
-        })
+        }
     }
 
     /// Takes a batch's values into memory.
