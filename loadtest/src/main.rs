@@ -2,7 +2,9 @@
 //! and benchmarks.
 
 mod bench;
+mod connections;
 mod cpu;
+mod database;
 mod faults;
 mod market;
 mod produce;
@@ -35,6 +37,12 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Measure the pipeline, and programs like it, on this machine.
     Bench(bench::BenchArgs),
+    /// Hold many clients at once through PgBouncer, and measure their questions.
+    Connections(connections::ConnectionsArgs),
+    /// Measure what the database answers, and its archive, on a table of its own.
+    BenchDb(database::DatabaseArgs),
+    /// Measure how many bytes each kind takes in each tier.
+    Capacity,
 }
 
 /// How long threads that still work may hold up the end of a command.
@@ -71,6 +79,11 @@ async fn run() -> Result<bool> {
                 _ = tokio::signal::ctrl_c() => bail!("interrupted"),
             }
         }
+        Command::Connections(args) => {
+            connections::run(Config::load(None)?, args).await.map(|()| true)
+        }
+        Command::BenchDb(args) => database::run(args).await,
+        Command::Capacity => database::capacity::run().await,
         Command::Faults(args) => {
             // Dropped at a signal, so that processes and services end with it.
             tokio::select! {

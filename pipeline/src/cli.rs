@@ -2,10 +2,13 @@
 
 mod audit;
 mod backfill;
+mod backup;
 mod check;
+mod compare;
 mod database;
 mod feeds;
 mod gaps;
+mod doctor;
 mod host;
 mod instruments;
 mod lag;
@@ -52,9 +55,11 @@ pub enum Command {
     Cache(host::StageArgs),
     /// Build candles from trades.
     Candles(host::StageArgs),
+    /// Write market data to InfluxDB too, a second target beside the database.
+    Influx(host::StageArgs),
     /// Run several stages in one process.
     Run {
-        /// Which ones; all of them where none is named.
+        /// Which ones; where none is named, all but `influx`.
         #[arg(long, value_delimiter = ',')]
         stages: Vec<StageName>,
         /// As for each stage.
@@ -105,6 +110,12 @@ pub enum Command {
     },
     /// Bring archived rows back into their table, or write them to a file.
     Restore(life::RestoreArgs),
+    /// Backups of the database's cluster, and proof that they can be restored.
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        action: backup::BackupAction,
+    },
     /// Compress, archive and drop what is old.
     Lifecycle {
         /// What to do.
@@ -124,6 +135,12 @@ pub enum Command {
     /// Prove that nothing was lost or doubled, up to the store's fences; exit 1 where something is
     /// wrong, 2 where that could not be found out.
     Audit(audit::AuditArgs),
+    /// Examine what the pipeline stands on: database, Redis, the data itself; exit 1 with warnings, 2
+    /// where something is critical.
+    Doctor(doctor::DoctorArgs),
+    /// Compare the rows of two databases; exit 1 where they differ, 2 where that could not be
+    /// found out.
+    Compare(compare::CompareArgs),
     /// The store's ledger.
     Ledger {
         /// What to do with it.
@@ -166,7 +183,7 @@ impl Cli {
     /// The exit code of a command that could not be carried out.
     fn failure_code(&self) -> ExitCode {
         match self.command {
-            Command::Audit(_) => ExitCode::from(2),
+            Command::Audit(_) | Command::Compare(_) | Command::Doctor(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -195,6 +212,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let looked_at = matches!(
         cli.command,
         Command::Demo(_)
+            | Command::Doctor(_)
             | Command::Quarantine { .. }
             | Command::Lag(_)
             | Command::Replay(_)
@@ -209,6 +227,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Store(args) => host::stages(config, vec![StageName::Store], &args).await?,
         Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
+        Command::Influx(args) => host::stages(config, vec![StageName::Influx], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,
         Command::Replay(args) => return replay::run(config, *args).await,
         Command::Connect(args) => serve::connect(config, file, args).await?,
@@ -231,8 +250,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Archive { action } => return life::archive(&config, action).await,
         Command::Restore(args) => life::restore(&config, args).await?,
         Command::Lifecycle { action } => life::lifecycle(&config, action).await?,
+        Command::Backup { action } => return backup::run(&config, action).await,
         Command::Query(args) => life::query(&config, args).await?,
         Command::Audit(args) => return audit::run(&config, args).await,
+        Command::Doctor(args) => return doctor::run(&config, args).await,
+        Command::Compare(args) => return compare::run(&config, args).await,
         Command::Migrate { action } => return database::migrations(&config, &action).await,
         Command::Instruments { action } => instruments::run(&config, action).await?,
         Command::Check(args) => return check::run(config, &args).await,

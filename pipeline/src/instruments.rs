@@ -85,7 +85,7 @@ fn row(venue: &str, of: &Instrument) -> Row {
 }
 
 /// Microseconds since the epoch as PostgreSQL reads them, exactly.
-fn utc(micros: i64) -> String {
+pub(crate) fn utc(micros: i64) -> String {
     let day = micros.div_euclid(86_400_000_000);
     let rest = micros.rem_euclid(86_400_000_000);
     let (year, month, date) = crate::venue::civil::date(day);
@@ -138,8 +138,11 @@ pub async fn store(url: &str, venue: &str, table: &SymbolTable) -> Result<u64> {
 }
 
 /// What is known, of one venue or all, with symbols or codes that contain `like`.
-pub async fn list(url: &str, venue: Option<&str>, like: Option<&str>) -> Result<Vec<Row>> {
-    let mut database = PgConnection::connect(url).await.context("database of the instruments")?;
+pub async fn list(
+    database: &mut PgConnection,
+    venue: Option<&str>,
+    like: Option<&str>,
+) -> Result<Vec<Row>> {
     let rows: Vec<(Json<Row>,)> = sqlx::query_as(
         "select to_jsonb(t) from (select exchange, symbol, code, name, market, sector,
             listing_date, base, quote, settlement, strike_price::text as strike_price,
@@ -154,7 +157,7 @@ pub async fn list(url: &str, venue: Option<&str>, like: Option<&str>) -> Result<
     )
     .bind(venue)
     .bind(like)
-    .fetch_all(&mut database)
+    .fetch_all(database)
     .await
     .context("instruments")?;
     Ok(rows.into_iter().map(|(Json(row),)| row).collect())

@@ -12,7 +12,11 @@ use schema_registry_converter::async_impl::schema_registry::{
 };
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
+use tapeline_stages::tls::advised;
 use thiserror::Error;
+
+use crate::config::RegistryConfig;
+use crate::tls;
 
 /// Confluent's code for a schema id that is not known.
 const SCHEMA_NOT_FOUND: u32 = 40403;
@@ -77,9 +81,29 @@ impl RegistryClient {
 
     /// A client for the registry at `url` (`http://host:port`), whose answers may take `timeout`.
     pub fn new(url: &str, timeout: Duration) -> Result<RegistryClient, InvalidSettings> {
+        RegistryClient::with(url, timeout, reqwest::Client::builder())
+    }
+
+    /// The client that is configured, where a registry is.
+    pub fn configured(config: &RegistryConfig) -> anyhow::Result<Option<RegistryClient>> {
+        let Some(url) = &config.url else { return Ok(None) };
+        let mut client = reqwest::Client::builder();
+        if let Some(file) = &config.ca_file {
+            client = client.tls_certs_only(tls::certificates("registry.ca_file", file)?);
+        }
+        let timeout = Duration::from_millis(config.timeout_ms);
+        Ok(Some(RegistryClient::with(url, timeout, client)?))
+    }
+
+    fn with(
+        url: &str,
+        timeout: Duration,
+        client: reqwest::ClientBuilder,
+    ) -> Result<RegistryClient, InvalidSettings> {
         let url = url.trim_end_matches('/');
         let shown_url = without_credentials(url);
-        let settings = SrSettings::new_builder(url.to_owned()).set_timeout(timeout).build();
+        let settings =
+            SrSettings::new_builder(url.to_owned()).set_timeout(timeout).build_with(client);
         match settings {
             Ok(settings) => Ok(RegistryClient { shown_url, settings }),
             Err(source) => Err(InvalidSettings { url: shown_url, source }),
@@ -124,7 +148,7 @@ impl RegistryClient {
             reason.push_str(&error.to_string());
             cause = error.source();
         }
-        Unreachable { url: self.shown_url.clone(), reason }
+        Unreachable { url: self.shown_url.clone(), reason: advised(reason) }
     }
 }
 

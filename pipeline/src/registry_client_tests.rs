@@ -57,3 +57,26 @@ async fn an_answer_that_does_not_come_is_given_up() {
     drop(listener);
     assert!(client.lookup(1).await.is_err(), "nothing listens");
 }
+
+#[tokio::test]
+async fn a_registry_that_wants_a_login_is_given_the_one_in_its_url() {
+    let app = Router::new().fallback(|headers: axum::http::HeaderMap| async move {
+        let login = headers.get("authorization").and_then(|value| value.to_str().ok());
+        match login {
+            // user:secret
+            Some("Basic dXNlcjpzZWNyZXQ=") => (StatusCode::OK, r#"{"schema":"\"int\""}"#),
+            _ => (StatusCode::UNAUTHORIZED, r#"{"error_code":40101,"message":"who are you"}"#),
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let asked = async |login: &str| {
+        let url = format!("http://{login}{address}");
+        RegistryClient::new(&url, Duration::from_secs(5)).expect("a client").lookup(1).await
+    };
+    let schema = asked("user:secret@").await.expect("an answer");
+    assert_eq!(schema.as_deref(), Some("\"int\""));
+    let refused = asked("user:hunter2@").await.expect_err("refused");
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
+}

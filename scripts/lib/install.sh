@@ -9,6 +9,8 @@ readonly PACKAGES=(
     curl=cmd:curl
     ca-certificates=file:/etc/ssl/certs/ca-certificates.crt
     redis-server=cmd:redis-server
+    pgbouncer=file:/usr/sbin/pgbouncer
+    pgbackrest=cmd:pgbackrest
     kcat=cmd:kcat
     maven=cmd:mvn
     default-jre-headless=java:17
@@ -85,8 +87,10 @@ missing_timescaledb() {
 
 # Installs without starting or enabling anything: the machine's own PostgreSQL and Redis are not ours to run.
 apt_install() {
-    local policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d result=0 had_redis=no
-    ! command -v redis-server >/dev/null || had_redis=yes
+    local policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d result=0 new=() service
+    for service in redis-server pgbouncer; do
+        [[ -e /lib/systemd/system/$service.service ]] || new+=("$service.service")
+    done
     say "installing: $*"
     # a subshell, so that its trap undoes both measures even when the install is interrupted
     (
@@ -103,8 +107,8 @@ apt_install() {
         DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
             -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$(log_of install)" 2>&1
     ) || result=$?
-    if [[ $had_redis == no ]] && command -v systemctl >/dev/null; then
-        systemctl disable redis-server.service >>"$(log_of install)" 2>&1 || true
+    if ((${#new[@]} > 0)) && command -v systemctl >/dev/null; then
+        systemctl disable "${new[@]}" >>"$(log_of install)" 2>&1 || true
     fi
     ((result == 0)) || show_log_tail install
     return "$result"

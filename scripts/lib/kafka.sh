@@ -16,7 +16,10 @@ kafka_answers() {
 }
 
 # The port answers a little before the broker takes part; the log says when it does.
-kafka_ready() { grep -q 'Kafka Server started' "$(log_of kafka)" 2>/dev/null && kafka_answers; }
+kafka_ready() {
+    grep -q 'Kafka Server started' "$(log_of kafka)" 2>/dev/null || return 1
+    if tls_on; then tls_answers "$KAFKA_PORT"; else kafka_answers; fi
+}
 
 kafka_libs_present() {
     [[ -f $KAFKA_LIBS/.pom ]] && cmp -s "$KAFKA_LIBS/.pom" "$SCRIPTS/kafka-pom.xml"
@@ -38,7 +41,35 @@ kafka_fetch() {
     mv "$new" "$KAFKA_LIBS"
 }
 
+kafka_listeners() {
+    if ! tls_on; then
+        cat <<END
+listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_ADVERTISED_PORT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+END
+        return
+    fi
+    cat <<END
+listeners=SASL_SSL://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
+advertised.listeners=SASL_SSL://127.0.0.1:$KAFKA_ADVERTISED_PORT
+listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:SSL
+inter.broker.listener.name=SASL_SSL
+sasl.enabled.mechanisms=SCRAM-SHA-512
+sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule \
+  required username="broker" password="$(<"$STATE/tls/kafka-users/broker")";
+listener.name.controller.ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.location=$STATE/tls/kafka.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$(tls_ca)
+END
+}
+
 kafka_write_config() {
+    mkdir -p "$STATE/kafka"
     write_file "$STATE/kafka/log4j2.properties" <<'END'
 status = warn
 appender.console.type = Console
@@ -59,11 +90,8 @@ END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
-listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_ADVERTISED_PORT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+$(kafka_listeners)
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
 log.dirs=$STATE/kafka/data
 
 # topics are made by the pipeline with settings of their own; a typing error must not make one
@@ -108,15 +136,27 @@ END
 
 kafka_format() {
     [[ ! -f $STATE/kafka/data/meta.properties ]] || return 0
-    local id
+    local id user users=$STATE/kafka/scram-users with_users=()
     # 16 random bytes in URL-safe base64, as Kafka's own random-uuid makes them, without starting another JVM
     id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')
+    if tls_on; then
+        # in a file that only we can read, and not as arguments, which others see
+        (
+            umask 077
+            for user in "${KAFKA_USERS[@]}"; do
+                printf -- '--add-scram\nSCRAM-SHA-512=[name=%s,password=%s]\n' \
+                    "$user" "$(<"$STATE/tls/kafka-users/$user")"
+            done >"$users"
+        )
+        with_users=("@$users")
+    fi
     java -cp "$KAFKA_LIBS/*" "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
-        kafka.tools.StorageTool format -t "$id" -c "$STATE/kafka/server.properties" \
+        kafka.tools.StorageTool format -t "$id" -c "$STATE/kafka/server.properties" "${with_users[@]}" \
         >"$(log_of kafka-format)" 2>&1 || {
         show_log_tail kafka-format
         return 1
     }
+    rm -f "$users"
 }
 
 kafka_start() {
@@ -124,7 +164,8 @@ kafka_start() {
     refuse_taken_port kafka "$KAFKA_CONTROLLER_PORT" TAPELINE_KAFKA_CONTROLLER_PORT
     # here and not in the install: the jars belong to this state directory, and never change under a running broker
     kafka_fetch || return 1
-    kafka_write_config
+    # it holds the broker's own password, where it has one
+    (umask 077 && kafka_write_config)
     kafka_format || return 1
     launch kafka java -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
         -Djava.awt.headless=true "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \

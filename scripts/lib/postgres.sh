@@ -14,10 +14,15 @@ as_pg_owner() {
     fi
 }
 
-pg_url() { printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"; }
+pg_url() {
+    printf 'postgres://tapeline:tapeline@127.0.0.1:%s/tapeline' "$POSTGRES_PORT"
+    ! tls_on || printf '?sslmode=verify-full&sslrootcert=%s' "$(tls_ca)"
+}
 
 pg_admin() {
-    PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' \
+    local tls=()
+    ! tls_on || tls=(PGSSLMODE=verify-full "PGSSLROOTCERT=$(tls_ca)")
+    env PGPASSFILE="$STATE/postgres/pgpass" PGOPTIONS='-c client_min_messages=warning' "${tls[@]}" \
         psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres "$@"
 }
 
@@ -71,17 +76,41 @@ pg_init() {
         return 1
     }
     rm -f "$secret"
-    as_pg_owner tee "$new/pg_hba.conf" <<<'host all all 127.0.0.1/32 scram-sha-256' >/dev/null
     mv "$new" "$data"
 }
 
+# Where its socket is, for the account that runs it; none where the name would be too long for one.
+pg_socket_dir() {
+    local dir
+    dir=$(dirname "$(pg_data)")
+    ((${#dir} > 80)) || printf '%s' "$dir"
+}
+
+# What `alter system` sets comes over this and stays.
 # Sized for two cores and 24 GiB shared with the broker and the pipeline.
 pg_write_config() {
-    as_pg_owner tee "$(pg_data)/postgresql.auto.conf" >/dev/null <<END
+    local data host=host
+    data=$(pg_data)
+    if tls_on; then
+        host=hostssl
+        as_pg_owner tee "$data/server.crt" <"$STATE/tls/postgres.crt" >/dev/null
+        (umask 077 && as_pg_owner tee "$data/server.key" <"$STATE/tls/postgres.key" >/dev/null)
+    fi
+    # earlier versions of this script wrote that file
+    if grep -q 'written by scripts/services' "$data/postgresql.auto.conf"; then
+        as_pg_owner truncate -s 0 "$data/postgresql.auto.conf"
+    fi
+    as_pg_owner tee "$data/pg_hba.conf" >/dev/null <<END
+$host all all 127.0.0.1/32 scram-sha-256
+local all postgres peer map=owner
+END
+    as_pg_owner tee "$data/pg_ident.conf" <<<"owner $(as_pg_owner id -un) postgres" >/dev/null
+    as_pg_owner tee "$data/postgresql.conf" >/dev/null <<END
 # written by scripts/services at every start
 listen_addresses = '127.0.0.1'
 port = $POSTGRES_PORT
-unix_socket_directories = ''
+ssl = $(if tls_on; then printf on; else printf off; fi)
+unix_socket_directories = '$(pg_socket_dir)'
 shared_preload_libraries = 'timescaledb,pg_stat_statements'
 timescaledb.telemetry_level = 'off'
 # each database with the extension wants a worker for its scheduler, and tests make many databases

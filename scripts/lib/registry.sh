@@ -21,7 +21,9 @@ registry_start() {
         return 0
     }
     refuse_taken_port registry "$REGISTRY_PORT" TAPELINE_REGISTRY_PORT
-    launch registry env "TAPELINE__KAFKA__BROKERS=127.0.0.1:$KAFKA_PORT" \
+    local tls=()
+    ! tls_on || mapfile -t tls < <(tls_kafka_env registry)
+    launch registry env "TAPELINE__KAFKA__BROKERS=127.0.0.1:$KAFKA_PORT" "${tls[@]}" \
         "$binary" registry --listen "127.0.0.1:$REGISTRY_PORT"
     wait_until_ready registry 30
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Every place by its stage, in the order a batch passes them.
-pub const PLACES: [&str; 29] = [
+pub const PLACES: [&str; 32] = [
     "validate.after_quarantine",
     "validate.before_produce",
     "validate.mid_produce",
@@ -19,6 +19,9 @@ pub const PLACES: [&str; 29] = [
     "store.after_commit",
     "cache.before_write",
     "cache.after_write",
+    "influx.before_write",
+    "influx.mid_write",
+    "influx.after_write",
     "candles.before_produce",
     "candles.after_produce",
     "candles.after_delivery",

@@ -19,6 +19,10 @@ impl LogEnds for EndsAt {
     async fn end(&mut self, _: TopicPartition) -> Result<i64, String> {
         Ok(self.0)
     }
+
+    async fn living(&mut self, at: TopicPartition) -> Result<i64, String> {
+        self.end(at).await
+    }
 }
 
 struct Lane {
@@ -34,11 +38,11 @@ impl Lane {
         let own = format!("{name}{}", std::process::id());
         let topics = common::TOPICS
             .map(|(_, name)| TopicIdentity { name: name.to_owned(), id: "id-1".to_owned() });
-        let settings = RedisSettings::new(redis_url(), own.clone(), topics.to_vec());
-        let stage = taught(Cache::new());
-        let mut sink = RedisSink::new(settings, EndsAt(end)).expect("a valid address");
-        sink.assign(&[at(Kind::Ticker, 0), at(Kind::Book, 0)]).await.expect("assigned");
         let client = redis::Client::open(redis_url()).expect("a valid address");
+        let settings = RedisSettings::new(client.clone(), own.clone(), topics.to_vec());
+        let stage = taught(Cache::new());
+        let mut sink = RedisSink::new(settings, EndsAt(end));
+        sink.assign(&[at(Kind::Ticker, 0), at(Kind::Book, 0)]).await.expect("assigned");
         let redis = client.get_multiplexed_async_connection().await;
         let redis = redis.expect("Redis answers, see scripts/services");
         Lane { stage, sink, redis, own }

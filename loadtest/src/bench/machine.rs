@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use sqlx::{Connection as _, PgConnection};
 use tapeline::config::Config;
 
-use super::results::{Machine, Results};
+use super::results::Machine;
 
-/// Fills in date, commit and machine.
-pub(crate) async fn describe(results: &mut Results) -> Result<()> {
+/// Date (UTC), commit and machine.
+pub(crate) async fn describe() -> Result<(String, String, Machine)> {
     let config = Config::load(None)?;
     let mut database = PgConnection::connect(&config.database.url).await.context("database")?;
     let ask = "select to_char(now() at time zone 'utc', 'YYYY-MM-DD'), \
@@ -17,9 +17,7 @@ pub(crate) async fn describe(results: &mut Results) -> Result<()> {
                coalesce((select default_version from pg_available_extensions where name = 'timescaledb'), 'none')";
     let (date, postgres, timescaledb): (String, String, String) =
         sqlx::query_as(ask).fetch_one(&mut database).await?;
-    results.date = date;
-    results.commit = commit();
-    results.machine = Machine {
+    let machine = Machine {
         processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
         cores: std::thread::available_parallelism()?.get(),
         memory_gib: field("/proc/meminfo", "MemTotal")
@@ -34,7 +32,7 @@ pub(crate) async fn describe(results: &mut Results) -> Result<()> {
             .and_then(|load| load.parse().ok())
             .unwrap_or_default(),
     };
-    Ok(())
+    Ok((date, commit(), machine))
 }
 
 fn read(path: &str) -> String {

@@ -23,7 +23,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(crate) use self::machine::describe;
+pub(crate) use self::results::Machine;
 use self::results::Results;
+pub(crate) use self::stage::without_overrides;
 
 /// Names of the benchmarks, in the order in which they run.
 const NAMES: [&str; 8] =
@@ -138,7 +141,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     let sizes = if args.quick { Sizes::QUICK } else { Sizes::FULL };
     let mut results = Results { quick: args.quick, ..Results::default() };
     let began = Instant::now();
-    machine::describe(&mut results).await?;
+    (results.date, results.commit, results.machine) = describe().await?;
     // What is dropped ends its processes.
     let measured = tokio::select! {
         measured = measure(&bench, &sizes, &mut results) => measured,
@@ -164,7 +167,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
 }
 
 /// SIGINT or SIGTERM.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return pending().await };
     tokio::select! {
         _ = terminate.recv() => {}

@@ -15,6 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Prefixes of variables that would come over the configuration of a stage.
 const OVERRIDES: [&str; 3] = ["TAPELINE__", "TIMESCALE_", "REDIS_URL"];
 
+/// Keeps the environment from a process whose configuration is a file.
+pub(crate) fn without_overrides(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        let text = variable.to_string_lossy();
+        if OVERRIDES.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&variable);
+        }
+    }
+}
+
 /// A process of `tapeline` that does not outlive its benchmark.
 pub(crate) struct StageProcess {
     /// Name of the stage.
@@ -54,12 +64,7 @@ impl StageProcess {
         let binary = std::env::current_exe()?.with_file_name("tapeline");
         ensure!(binary.is_file(), "{} is not built: `make build`", binary.display());
         let mut command = Command::new(binary);
-        for (variable, _) in std::env::vars_os() {
-            let text = variable.to_string_lossy();
-            if OVERRIDES.iter().any(|prefix| text.starts_with(prefix)) {
-                command.env_remove(&variable);
-            }
-        }
+        without_overrides(&mut command);
         let child = command
             .arg("--config")
             .arg(&file)

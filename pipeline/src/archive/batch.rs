@@ -16,13 +16,10 @@ use arrow_schema::{DataType, Field, SchemaRef};
 
 use super::columns::{Column, ColumnType};
 use super::numeric::{self, PRECISION, SCALE};
+use super::text::{EPOCH_DAYS, EPOCH_MICROS, JSONB_VERSION, put_uuid, uuid_bytes};
 
-/// Microseconds and days from 1970 to PostgreSQL's epoch, 2000-01-01.
-pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
-const EPOCH_DAYS: i32 = 10_957;
 /// The object id of type `text`, for arrays of it.
 const TEXT_OID: u32 = 25;
-const JSONB_VERSION: u8 = 1;
 
 /// A number that its column's decimals cannot hold: the file is made again with it as text.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +37,7 @@ enum Builder {
     Decimal(Decimal128Builder),
     NumericText(StringBuilder),
     Json(StringBuilder),
+    Uuid(StringBuilder),
     Texts(ListBuilder<StringBuilder>),
 }
 
@@ -60,6 +58,7 @@ impl Builder {
             ),
             ColumnType::NumericText => Builder::NumericText(StringBuilder::new()),
             ColumnType::Json => Builder::Json(StringBuilder::new()),
+            ColumnType::Uuid => Builder::Uuid(StringBuilder::new()),
             ColumnType::Texts => Builder::Texts(
                 ListBuilder::new(StringBuilder::new())
                     .with_field(Field::new_list_field(DataType::Utf8, false)),
@@ -69,7 +68,9 @@ impl Builder {
 
     fn append_null(&mut self) {
         match self {
-            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) => b.append_null(),
+            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) | Builder::Uuid(b) => {
+                b.append_null()
+            }
             Builder::Boolean(b) => b.append_null(),
             Builder::Smallint(b) => b.append_null(),
             Builder::Integer(b) => b.append_null(),
@@ -115,14 +116,24 @@ impl Builder {
                 Some((&JSONB_VERSION, text)) => b.append_value(std::str::from_utf8(text)?),
                 _ => bail!("column {name} holds a jsonb of an unknown version"),
             },
-            Builder::Texts(b) => append_texts(name, field, b)?,
+            Builder::Uuid(b) => {
+                let mut text = Vec::with_capacity(36);
+                put_uuid(fixed(name, field)?, &mut text);
+                b.append_value(std::str::from_utf8(&text)?);
+            }
+            Builder::Texts(b) => {
+                texts(name, field)?.into_iter().for_each(|text| b.values().append_value(text));
+                b.append(true);
+            }
         }
         Ok(())
     }
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) => Arc::new(b.finish()),
+            Builder::Text(b) | Builder::NumericText(b) | Builder::Json(b) | Builder::Uuid(b) => {
+                Arc::new(b.finish())
+            }
             Builder::Boolean(b) => Arc::new(b.finish()),
             Builder::Smallint(b) => Arc::new(b.finish()),
             Builder::Integer(b) => Arc::new(b.finish()),
@@ -135,7 +146,8 @@ impl Builder {
     }
 }
 
-fn fixed<const N: usize>(name: &str, field: &[u8]) -> Result<[u8; N]> {
+/// A field of a fixed length; `name` is for the error.
+pub(super) fn fixed<const N: usize>(name: &str, field: &[u8]) -> Result<[u8; N]> {
     match field.try_into() {
         Ok(bytes) => Ok(bytes),
         Err(_) => bail!("column {name}: {} bytes where {N} belong", field.len()),
@@ -143,7 +155,7 @@ fn fixed<const N: usize>(name: &str, field: &[u8]) -> Result<[u8; N]> {
 }
 
 /// A one-dimensional `text[]`: dimensions, nulls, type, then length and first index, then texts.
-fn append_texts(name: &str, field: &[u8], builder: &mut ListBuilder<StringBuilder>) -> Result<()> {
+pub(super) fn texts<'a>(name: &str, field: &'a [u8]) -> Result<Vec<&'a str>> {
     let number = |at: usize| field.get(at..at + 4).and_then(|bytes| fixed::<4>(name, bytes).ok());
     let (Some(dimensions), Some(length)) =
         (number(0).map(u32::from_be_bytes), number(12).map(u32::from_be_bytes).or(Some(0)))
@@ -152,6 +164,7 @@ fn append_texts(name: &str, field: &[u8], builder: &mut ListBuilder<StringBuilde
     };
     ensure!(dimensions <= 1, "column {name} holds an array of {dimensions} dimensions");
     let (mut at, count) = (20, if dimensions == 0 { 0 } else { length });
+    let mut texts = Vec::new();
     for _ in 0..count {
         let length =
             number(at).map(i32::from_be_bytes).and_then(|length| usize::try_from(length).ok());
@@ -159,11 +172,10 @@ fn append_texts(name: &str, field: &[u8], builder: &mut ListBuilder<StringBuilde
         let Some(text) = text else {
             bail!("column {name} holds an array with nulls, or a broken one")
         };
-        builder.values().append_value(std::str::from_utf8(text)?);
+        texts.push(std::str::from_utf8(text)?);
         at += 4 + text.len();
     }
-    builder.append(true);
-    Ok(())
+    Ok(texts)
 }
 
 /// Gathers rows.
@@ -263,6 +275,13 @@ fn put_field(column: &Column, array: &ArrayRef, row: usize, out: &mut Vec<u8>) -
             out.extend_from_slice(&(text.len() as u32 + 1).to_be_bytes());
             out.push(JSONB_VERSION);
             out.extend_from_slice(text.as_bytes());
+        }
+        ColumnType::Uuid => {
+            let text = array.as_string::<i32>().value(row);
+            match uuid_bytes(text) {
+                Some(bytes) => put_bytes(&bytes, out),
+                None => bail!("column {}: {text:?} is no UUID", column.name),
+            }
         }
         ColumnType::Texts => put_texts(&array.as_list::<i32>().value(row), out),
     }

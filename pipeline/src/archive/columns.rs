@@ -27,6 +27,8 @@ pub(crate) enum ColumnType {
     NumericText,
     /// `jsonb`, as text.
     Json,
+    /// `uuid`, as text.
+    Uuid,
     /// `text[]`
     Texts,
 }
@@ -51,6 +53,7 @@ impl ColumnType {
             "date" => ColumnType::Date,
             "numeric" => ColumnType::Decimal,
             "jsonb" => ColumnType::Json,
+            "uuid" => ColumnType::Uuid,
             "text[]" => ColumnType::Texts,
             _ => return None,
         })
@@ -58,7 +61,9 @@ impl ColumnType {
 
     fn arrow(self) -> DataType {
         match self {
-            ColumnType::Text | ColumnType::NumericText | ColumnType::Json => DataType::Utf8,
+            ColumnType::Text | ColumnType::NumericText | ColumnType::Json | ColumnType::Uuid => {
+                DataType::Utf8
+            }
             ColumnType::Boolean => DataType::Boolean,
             ColumnType::Smallint => DataType::Int16,
             ColumnType::Integer => DataType::Int32,

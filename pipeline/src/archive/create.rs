@@ -1,7 +1,7 @@
 //! Archiving a day: rows out of the database, Parquet into the store, read back and compared.
 
 use anyhow::{Context as _, Result, ensure};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 use tapeline_stages::failpoint;
@@ -16,9 +16,13 @@ use super::read;
 use super::store::Store;
 use super::tuples::{RowSum, TupleReader};
 
-/// Pieces of the database's answer, and objects, that may wait (invariant 8).
-const PIECES: usize = 64;
+/// Bytes of the database's answer that are handed on at a time: it comes a row at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Pieces of the answer, and objects, that may wait (invariant 8).
+const PIECES: usize = 16;
 const OBJECTS: usize = 1;
+/// Memory that the database may sort a day's rows in before it takes to the disk.
+const SORT_MEMORY: &str = "256MB";
 
 /// The statement for the rows of a day, in the archive's order.
 fn select(table: &ArchivedTable, day: Day, ordered: bool) -> String {
@@ -54,9 +58,6 @@ pub(crate) async fn create(
     };
     failpoint::hit("archive.before_manifest");
     let manifest = Manifest::new(kind, &table.name, day, generation, files);
-    read::verify(store, &manifest)
-        .await
-        .context("what was written does not read back as it was")?;
     manifest.save(store).await?;
     failpoint::hit("archive.after_manifest");
     Ok(manifest)
@@ -102,14 +103,24 @@ async fn copy_out(
     statement: String,
     pieces: mpsc::Sender<Bytes>,
 ) -> Result<()> {
+    sqlx::query(&format!("set work_mem = '{SORT_MEMORY}'")).execute(&mut *database).await?;
     let mut rows = database.copy_out_raw(&statement).await?;
     let mut taken = true;
+    let mut piece = BytesMut::with_capacity(2 * PIECE_BYTES);
     // read to the end even where nobody wants the rest: the connection is used again
-    while let Some(piece) = rows.try_next().await? {
-        failpoint::hit("archive.reading");
-        taken = taken && pieces.send(piece).await.is_ok();
+    while let Some(row) = rows.try_next().await? {
+        piece.extend_from_slice(&row);
+        if piece.len() >= PIECE_BYTES {
+            failpoint::hit("archive.reading");
+            taken = taken && pieces.send(piece.split().freeze()).await.is_ok();
+            piece.reserve(2 * PIECE_BYTES);
+        }
     }
+    failpoint::hit("archive.reading");
+    taken = taken && pieces.send(piece.freeze()).await.is_ok();
     ensure!(taken, "the rows could not be encoded");
+    drop(rows);
+    sqlx::query("reset work_mem").execute(&mut *database).await?;
     Ok(())
 }
 
@@ -136,6 +147,10 @@ async fn upload(
     };
     store.put(&file.path, object.body).await?;
     failpoint::hit("archive.after_upload");
+    // beside the encoding of the next one
+    read::verify_file(store, &file)
+        .await
+        .context("what was written does not read back as it was")?;
     Ok(file)
 }
 

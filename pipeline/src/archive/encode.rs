@@ -20,7 +20,7 @@ use super::tuples::{RowSum, TupleReader};
 /// Rows a batch, a row group, and an object at most. A query reads whole row groups.
 const BATCH_ROWS: usize = 8_192;
 const GROUP_ROWS: usize = 131_072;
-const FILE_ROWS: u64 = 4_000_000;
+const FILE_ROWS: u64 = 2_000_000;
 /// Level of zstd: beyond 3, time grows and size hardly shrinks.
 const ZSTD_LEVEL: i32 = 3;
 

@@ -3,21 +3,14 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use anyhow::{Context as _, Result, ensure};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use serde_json::{Map, Value};
-use tapeline_schemas::Money;
 
+use super::batch::BatchBuilder;
 use super::columns::{Column, ColumnType, arrow_schema};
-use super::day::Day;
-use super::read::is_number;
+use super::text::{DayText, put_text};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,16 +23,27 @@ pub enum Format {
     Parquet,
 }
 
+/// Bytes that are gathered before they are written, and rows of a Parquet batch.
+const GATHERED_BYTES: usize = 64 * 1024;
+const BATCH_ROWS: usize = 8_192;
+
 /// Writes rows in one format.
 pub(super) struct Exporter<W: Write + Send> {
     out: Out<W>,
     begun: bool,
+    lines: Lines,
 }
 
 enum Out<W: Write + Send> {
     Csv(W),
     Json(W),
-    Parquet(Option<W>, Option<(Vec<Column>, Box<ArrowWriter<W>>)>),
+    Parquet(Option<W>, Option<Box<ParquetOut<W>>>),
+}
+
+struct ParquetOut<W: Write + Send> {
+    columns: Vec<Column>,
+    builder: BatchBuilder,
+    writer: ArrowWriter<W>,
 }
 
 impl<W: Write + Send> Exporter<W> {
@@ -49,159 +53,210 @@ impl<W: Write + Send> Exporter<W> {
             Format::Json => Out::Json(out),
             Format::Parquet => Out::Parquet(Some(out), None),
         };
-        Exporter { out, begun: false }
+        Exporter { out, begun: false, lines: Lines::default() }
     }
 
-    /// Writes the rows that `keep` keeps.
-    pub(super) fn write(
+    /// Writes a row: the fields of a binary COPY.
+    pub(super) fn push<'a>(
         &mut self,
         columns: &[Column],
-        batch: &RecordBatch,
-        keep: &[usize],
+        fields: impl Iterator<Item = Option<&'a [u8]>>,
     ) -> Result<()> {
-        if !std::mem::replace(&mut self.begun, true) {
+        if !self.begun {
             self.begin(columns)?;
         }
         match &mut self.out {
-            Out::Csv(out) => keep.iter().try_for_each(|&row| csv_row(out, columns, batch, row)),
-            Out::Json(out) => keep.iter().try_for_each(|&row| json_row(out, columns, batch, row)),
-            Out::Parquet(_, Some((first, writer))) => {
-                anyhow::ensure!(
-                    first == columns,
-                    "the days have different columns: write them to different files"
-                );
-                let mut at = 0;
-                while at < keep.len() {
-                    let run = keep[at..]
-                        .iter()
-                        .zip(keep[at]..)
-                        .take_while(|(row, next)| *row == next)
-                        .count();
-                    writer.write(&batch.slice(keep[at], run))?;
-                    at += run;
-                }
-                Ok(())
+            Out::Csv(out) => {
+                self.lines.csv(columns, fields)?;
+                self.lines.write(GATHERED_BYTES, out)
             }
+            Out::Json(out) => {
+                self.lines.json(columns, fields)?;
+                self.lines.write(GATHERED_BYTES, out)
+            }
+            Out::Parquet(_, Some(parquet)) => parquet.push(columns, fields),
             Out::Parquet(_, None) => Ok(()),
         }
     }
 
-    fn begin(&mut self, columns: &[Column]) -> Result<()> {
+    /// Writes what comes before the first row; also where there is none.
+    pub(super) fn begin(&mut self, columns: &[Column]) -> Result<()> {
+        self.begun = true;
         match &mut self.out {
             Out::Csv(out) => {
                 let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
                 writeln!(out, "{}", names.join(","))?;
             }
             Out::Json(_) => {}
-            Out::Parquet(out, writer) => {
-                let properties = WriterProperties::builder()
-                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                    .build();
+            Out::Parquet(out, parquet) => {
                 let out = out.take().context("already begun")?;
-                let begun = ArrowWriter::try_new(
-                    out,
-                    Arc::clone(&arrow_schema(columns)),
-                    Some(properties),
-                )?;
-                *writer = Some((columns.to_vec(), Box::new(begun)));
+                *parquet = Some(Box::new(ParquetOut::new(columns, out)?));
             }
         }
         Ok(())
     }
 
+    /// Writes lines of the same format that were made elsewhere.
+    pub(super) fn write_lines(&mut self, lines: &[u8]) -> Result<()> {
+        match &mut self.out {
+            Out::Csv(out) | Out::Json(out) => Ok(out.write_all(lines)?),
+            Out::Parquet(..) => anyhow::bail!("Parquet has no lines"),
+        }
+    }
+
     /// Ends the file.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         match self.out {
-            Out::Csv(mut out) | Out::Json(mut out) => Ok(out.flush()?),
-            Out::Parquet(_, Some((_, writer))) => writer.close().map(drop).map_err(Into::into),
+            Out::Csv(mut out) | Out::Json(mut out) => {
+                self.lines.write(0, &mut out)?;
+                Ok(out.flush()?)
+            }
+            Out::Parquet(_, Some(parquet)) => parquet.finish(),
             Out::Parquet(..) => Ok(()),
         }
     }
 }
 
-fn csv_row(
-    out: &mut impl Write,
-    columns: &[Column],
-    batch: &RecordBatch,
-    row: usize,
-) -> Result<()> {
-    for (index, (column, array)) in columns.iter().zip(batch.columns()).enumerate() {
-        if index > 0 {
-            out.write_all(b",")?;
-        }
-        let Some(text) = text_of(column.kind, array, row) else { continue };
-        if text.contains([',', '"', '\n', '\r']) {
-            write!(out, "\"{}\"", text.replace('"', "\"\""))?;
-        } else {
-            out.write_all(text.as_bytes())?;
-        }
+impl<W: Write + Send> ParquetOut<W> {
+    fn new(columns: &[Column], out: W) -> Result<ParquetOut<W>> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
+        let schema = arrow_schema(columns);
+        Ok(ParquetOut {
+            columns: columns.to_vec(),
+            builder: BatchBuilder::new(columns, Arc::clone(&schema))?,
+            writer: ArrowWriter::try_new(out, schema, Some(properties))?,
+        })
     }
-    Ok(out.write_all(b"\n")?)
+
+    fn push<'a>(
+        &mut self,
+        columns: &[Column],
+        fields: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Result<()> {
+        ensure!(
+            self.columns == columns,
+            "the days have different columns: write them to different files"
+        );
+        self.builder.push(columns, fields)?;
+        if self.builder.rows() >= BATCH_ROWS {
+            self.writer.write(&self.builder.finish()?)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.builder.rows() > 0 {
+            self.writer.write(&self.builder.finish()?)?;
+        }
+        self.writer.close().map(drop).map_err(Into::into)
+    }
 }
 
-fn json_row(
-    out: &mut impl Write,
-    columns: &[Column],
-    batch: &RecordBatch,
-    row: usize,
-) -> Result<()> {
-    let mut object = Map::new();
-    for (column, array) in columns.iter().zip(batch.columns()) {
-        let value = match text_of(column.kind, array, row) {
-            None => Value::Null,
-            Some(text) if column.kind == ColumnType::Boolean => Value::Bool(text == "true"),
-            Some(text) if column.kind == ColumnType::Json => serde_json::from_str(&text)?,
-            // money stays text: readers of JSON make floats of numbers (invariant 10)
-            Some(text)
-                if is_number(column.kind)
-                    && !matches!(column.kind, ColumnType::Decimal | ColumnType::NumericText) =>
-            {
-                serde_json::from_str(&text)?
+/// Lines of text on their way out.
+#[derive(Default)]
+pub(super) struct Lines {
+    bytes: Vec<u8>,
+    scratch: Vec<u8>,
+    day: DayText,
+}
+
+impl Lines {
+    /// Adds a row as a line of CSV.
+    pub(super) fn csv<'a>(
+        &mut self,
+        columns: &[Column],
+        fields: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Result<()> {
+        for (index, (column, field)) in columns.iter().zip(fields).enumerate() {
+            if index > 0 {
+                self.bytes.push(b',');
             }
-            Some(text) => Value::String(text),
-        };
-        object.insert(column.name.clone(), value);
+            let Some(field) = field else { continue };
+            let start = self.bytes.len();
+            put_text(column.kind, field, &mut self.day, &mut self.bytes)?;
+            if may_need_quotes(column.kind) {
+                self.quote(start);
+            }
+        }
+        self.bytes.push(b'\n');
+        Ok(())
     }
-    serde_json::to_writer(&mut *out, &object)?;
-    Ok(out.write_all(b"\n")?)
+
+    /// Puts what was written from `start` on into quotes, where it has to be.
+    fn quote(&mut self, start: usize) {
+        let special = |byte: &u8| matches!(byte, b',' | b'"' | b'\n' | b'\r');
+        if !self.bytes[start..].iter().any(special) {
+            return;
+        }
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&self.bytes[start..]);
+        self.bytes.truncate(start);
+        self.bytes.push(b'"');
+        for &byte in &self.scratch {
+            if byte == b'"' {
+                self.bytes.push(b'"');
+            }
+            self.bytes.push(byte);
+        }
+        self.bytes.push(b'"');
+    }
+
+    /// Adds a row as a line of JSON. Money stays text: readers of JSON make floats of numbers
+    /// (invariant 10).
+    pub(super) fn json<'a>(
+        &mut self,
+        columns: &[Column],
+        fields: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Result<()> {
+        for (index, (column, field)) in columns.iter().zip(fields).enumerate() {
+            self.bytes.push(if index == 0 { b'{' } else { b',' });
+            serde_json::to_writer(&mut self.bytes, &column.name)?;
+            self.bytes.push(b':');
+            match field {
+                None => self.bytes.extend_from_slice(b"null"),
+                Some(field) if is_json_as_it_is(column.kind) => {
+                    put_text(column.kind, field, &mut self.day, &mut self.bytes)?;
+                }
+                Some(field) => {
+                    self.scratch.clear();
+                    put_text(column.kind, field, &mut self.day, &mut self.scratch)?;
+                    let text = std::str::from_utf8(&self.scratch)?;
+                    serde_json::to_writer(&mut self.bytes, text)?;
+                }
+            }
+        }
+        self.bytes.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    /// Writes the lines once they are `enough` bytes.
+    pub(super) fn write(&mut self, enough: usize, out: &mut impl Write) -> Result<()> {
+        if self.bytes.len() >= enough {
+            out.write_all(&self.bytes)?;
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+
+    /// The lines once they are `enough` bytes.
+    pub(super) fn take(&mut self, enough: usize) -> Option<Vec<u8>> {
+        (self.bytes.len() >= enough.max(1)).then(|| std::mem::take(&mut self.bytes))
+    }
 }
 
-/// A value as text; nothing for null.
-pub(super) fn text_of(kind: ColumnType, array: &ArrayRef, row: usize) -> Option<String> {
-    if array.is_null(row) {
-        return None;
-    }
-    Some(match kind {
-        ColumnType::Text | ColumnType::NumericText | ColumnType::Json => {
-            array.as_string::<i32>().value(row).to_owned()
-        }
-        ColumnType::Boolean => array.as_boolean().value(row).to_string(),
-        ColumnType::Smallint => array.as_primitive::<Int16Type>().value(row).to_string(),
-        ColumnType::Integer => array.as_primitive::<Int32Type>().value(row).to_string(),
-        ColumnType::Bigint => array.as_primitive::<Int64Type>().value(row).to_string(),
-        ColumnType::Timestamp => {
-            moment(array.as_primitive::<TimestampMicrosecondType>().value(row))
-        }
-        ColumnType::Date => Day(array.as_primitive::<Date32Type>().value(row)).to_string(),
-        ColumnType::Decimal => {
-            let mantissa = array.as_primitive::<Decimal128Type>().value(row);
-            Money::from_mantissa(mantissa)
-                .map_or_else(|error| error.to_string(), |money| money.to_string())
-        }
-        ColumnType::Texts => {
-            let texts = array.as_list::<i32>().value(row);
-            let texts: Vec<_> =
-                texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
-            texts.join(" ")
-        }
-    })
+fn may_need_quotes(kind: ColumnType) -> bool {
+    matches!(kind, ColumnType::Text | ColumnType::Json | ColumnType::Texts)
 }
 
-/// RFC 3339 with microseconds.
-fn moment(micros: i64) -> String {
-    let day = Day::of_micros(micros);
-    let rest = micros - day.start_micros();
-    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{day}T{hours:02}:{minutes:02}:{seconds:02}.{fraction:06}Z")
+fn is_json_as_it_is(kind: ColumnType) -> bool {
+    matches!(
+        kind,
+        ColumnType::Boolean
+            | ColumnType::Smallint
+            | ColumnType::Integer
+            | ColumnType::Bigint
+            | ColumnType::Json
+    )
 }

@@ -19,7 +19,9 @@ mod query;
 mod read;
 mod restore;
 mod store;
+mod text;
 mod tuples;
+mod unordered;
 
 use anyhow::{Result, bail};
 use tapeline_schemas::Kind;
@@ -38,9 +40,21 @@ pub(crate) use restore::restore_day;
 pub use restore::{Restore, Restored, export, restore};
 pub use store::Store;
 
-/// The kinds whose tables can be archived, and their tables.
+/// The kinds whose tables can be archived, and their tables: all that are divided by time. What is
+/// the state of now (positions, orders) or one row a hole (gaps) is not. Candles of venues lie in
+/// the table of ours, and go with them.
 pub fn archived_kinds() -> impl Iterator<Item = (Kind, &'static str)> {
-    const KINDS: [Kind; 5] = [Kind::Trade, Kind::Ticker, Kind::Book, Kind::Candle, Kind::Anomaly];
+    const KINDS: [Kind; 9] = [
+        Kind::Trade,
+        Kind::Ticker,
+        Kind::Book,
+        Kind::Candle,
+        Kind::Anomaly,
+        Kind::Option,
+        Kind::Flow,
+        Kind::Prediction,
+        Kind::Portfolio,
+    ];
     KINDS.into_iter().filter_map(|kind| Some((kind, kind.spec().table?)))
 }
 

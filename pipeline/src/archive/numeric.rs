@@ -41,6 +41,17 @@ pub(super) fn identity(field: &[u8]) -> [&[u8]; 2] {
     }
 }
 
+/// Powers of ten that fit 128 bits.
+const POWERS: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut index = 1;
+    while index < powers.len() {
+        powers[index] = powers[index - 1] * 10;
+        index += 1;
+    }
+    powers
+};
+
 /// The mantissa at scale 18; `None` where the number needs more decimals, more than 38 digits,
 /// or is none.
 pub(super) fn mantissa(field: &[u8]) -> Option<i128> {
@@ -53,9 +64,9 @@ pub(super) fn mantissa(field: &[u8]) -> Option<i128> {
         let power = BASE_DIGITS * (parts.weight - index as i32) + i32::from(SCALE);
         let digit = u128::from(digit);
         let value = match power {
-            0.. => digit.checked_mul(10_u128.checked_pow(power.unsigned_abs())?)?,
-            -3..=-1 if digit.is_multiple_of(10_u128.pow(power.unsigned_abs())) => {
-                digit / 10_u128.pow(power.unsigned_abs())
+            0.. => digit.checked_mul(*POWERS.get(power.unsigned_abs() as usize)?)?,
+            -3..=-1 if digit.is_multiple_of(POWERS[power.unsigned_abs() as usize]) => {
+                digit / POWERS[power.unsigned_abs() as usize]
             }
             _ if digit == 0 => 0,
             _ => return None,
@@ -71,29 +82,63 @@ pub(super) fn mantissa(field: &[u8]) -> Option<i128> {
 
 /// The number as text with every digit, no trailing zeros; `NaN` and infinities by name.
 pub(super) fn text(field: &[u8]) -> Option<String> {
-    let parts = parts(field)?;
-    match parts.sign {
-        0 | NEGATIVE => {}
-        NAN => return Some("NaN".into()),
-        0xD000 => return Some("Infinity".into()),
-        0xF000 => return Some("-Infinity".into()),
-        _ => return None,
+    let mut out = Vec::new();
+    if !put_digits(field, &mut out) {
+        return None;
     }
-    let point = (parts.weight + 1).max(0) as usize * 4;
-    let lead = (-(parts.weight + 1)).max(0) as usize * 4;
-    let mut all = "0".repeat(lead);
-    for digit in parts.digits() {
-        all.push_str(&format!("{digit:04}"));
+    String::from_utf8(out).ok()
+}
+
+/// Appends the text of [`text`]; false where the field is no number.
+pub(super) fn put_digits(field: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(parts) = parts(field) else { return false };
+    let special: &[u8] = match parts.sign {
+        0 | NEGATIVE => &[],
+        NAN => b"NaN",
+        0xD000 => b"Infinity",
+        0xF000 => b"-Infinity",
+        _ => return false,
+    };
+    if !special.is_empty() {
+        out.extend_from_slice(special);
+        return true;
     }
-    if all.len() < point {
-        all.push_str(&"0".repeat(point - all.len()));
+    if parts.sign == NEGATIVE {
+        out.push(b'-');
     }
-    let (whole, fraction) = all.split_at(point);
-    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-    let sign = if parts.sign == NEGATIVE { "-" } else { "" };
-    let whole = if whole.is_empty() { "0" } else { whole };
-    let dot = if fraction.is_empty() { "" } else { "." };
-    Some(format!("{sign}{whole}{dot}{fraction}"))
+    let start = out.len();
+    let digit = |place: i32| {
+        let index = usize::try_from(parts.weight - place).ok();
+        index.and_then(|index| parts.digits().nth(index)).unwrap_or(0)
+    };
+    for place in (0..=parts.weight).rev() {
+        put_four(digit(place), out.len() == start, out);
+    }
+    if out.len() == start {
+        out.push(b'0');
+    }
+    let point = out.len();
+    out.push(b'.');
+    let last = parts.weight - parts.digits().len() as i32 + 1;
+    for place in (last..0).rev() {
+        put_four(digit(place), false, out);
+    }
+    while out.len() > point && matches!(out.last(), Some(b'0' | b'.')) {
+        out.pop();
+    }
+    true
+}
+
+/// Four digits; without leading zeros, and none of nothing, at the beginning of a number.
+fn put_four(value: u16, leading: bool, out: &mut Vec<u8>) {
+    let mut begun = !leading;
+    for power in [1_000, 100, 10, 1] {
+        let digit = (value / power % 10) as u8;
+        begun |= digit != 0;
+        if begun {
+            out.push(b'0' + digit);
+        }
+    }
 }
 
 /// Appends the number that a text of [`text`]'s form says, with its length; false for any other.

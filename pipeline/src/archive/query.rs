@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::sync::Arc;
 
-use anyhow::Result;
-use arrow_array::RecordBatch;
+use anyhow::{Result, ensure};
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
-use super::batch::{BatchBuilder, put_row};
-use super::columns::{ArchivedTable, Column, ColumnType, arrow_schema, quoted};
+use super::batch::put_row;
+use super::columns::{ArchivedTable, Column, ColumnType, quoted};
 use super::day::Day;
 use super::export::{Exporter, Format};
 use super::manifest::Manifest;
@@ -18,8 +16,7 @@ use super::read::{Wanted, batches, fetch};
 use super::restore::{Restore, kept};
 use super::store::Store;
 use super::tuples::{RowSum, TupleReader};
-
-const BATCH_ROWS: usize = 8_192;
+use super::unordered;
 
 /// A question for rows.
 #[derive(Debug, Clone)]
@@ -34,6 +31,9 @@ pub struct Query {
     pub wanted: Wanted,
     /// Rows at most.
     pub limit: Option<u64>,
+    /// Rows in the order in which the table gives them, by several connections to this URL: faster.
+    /// Without a limit, as lines (CSV, JSON).
+    pub unordered: Option<String>,
 }
 
 /// Where the rows of an answer came from.
@@ -57,12 +57,20 @@ pub async fn query(
     out: impl Write + Send,
 ) -> Result<Answered> {
     let table = ArchivedTable::load(database, &query.table).await?;
+    let has = |column: &str| table.index_of(column).is_some();
+    ensure!(
+        query.wanted.symbol.is_none() || has("symbol"),
+        "rows of {} have no symbol",
+        query.kind
+    );
+    ensure!(query.exchange.is_none() || has("exchange"), "rows of {} have no venue", query.kind);
     let mut writer = Writer {
         exporter: Exporter::new(format, out),
         left: query.limit.unwrap_or(u64::MAX),
         archived: HashSet::new(),
         columns: text_columns(&table),
     };
+    writer.exporter.begin(&writer.columns)?;
     let mut answered = Answered::default();
     if let Some(store) = store {
         for manifest in removed_days(database, store, query).await? {
@@ -74,7 +82,19 @@ pub async fn query(
             answered.archived_days.push(manifest.day);
         }
     }
-    answered.from_table = from_table(database, &table, query, &mut writer).await?;
+    let plain = writer.archived.is_empty() && writer.left == u64::MAX;
+    answered.from_table = match &query.unordered {
+        // rows that were told already are only found one by one
+        Some(url) if plain => {
+            let ranges = unordered::ranges(database, &table, &query.wanted).await?;
+            let statements = ranges
+                .into_iter()
+                .map(|wanted| statement(&table, &Query { wanted, ..query.clone() }, false));
+            let statements = statements.collect();
+            unordered::lines(url, statements, &writer.columns, format, &mut writer.exporter).await?
+        }
+        _ => from_table(database, &table, query, &mut writer).await?,
+    };
     writer.exporter.finish()?;
     Ok(answered)
 }
@@ -145,7 +165,6 @@ async fn from_archive<W: Write + Send>(
         let body = fetch(store, file).await?;
         for batch in batches(file, &table.time, body, &query.wanted)? {
             let batch = batch?;
-            let mut rows = BatchBuilder::new(&writer.columns, arrow_schema(&writer.columns))?;
             for row in kept(&file.columns, &table.time, &batch, &query.wanted) {
                 if writer.left == 0 {
                     break;
@@ -157,29 +176,16 @@ async fn from_archive<W: Write + Send>(
                 let mut sum = RowSum::default();
                 sum.add_row(&file.columns, bytes(), &mut scratch);
                 writer.archived.insert(sum.checksum);
-                rows.push(&writer.columns, bytes())?;
+                writer.exporter.push(&writer.columns, bytes())?;
                 writer.left -= 1;
                 written += 1;
             }
-            writer.write(&mut rows)?;
         }
     }
     Ok(written)
 }
 
-impl<W: Write + Send> Writer<W> {
-    fn write(&mut self, rows: &mut BatchBuilder) -> Result<()> {
-        let count = rows.rows();
-        if count == 0 {
-            return Ok(());
-        }
-        let batch: RecordBatch = rows.finish()?;
-        let all: Vec<usize> = (0..count).collect();
-        self.exporter.write(&self.columns, &batch, &all)
-    }
-}
-
-fn statement(table: &ArchivedTable, query: &Query) -> String {
+fn statement(table: &ArchivedTable, query: &Query, ordered: bool) -> String {
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let moment = |micros: i64| {
         format!("(timestamptz '1970-01-01 00:00:00+00' + {micros} * interval '1 microsecond')")
@@ -191,12 +197,13 @@ fn statement(table: &ArchivedTable, query: &Query) -> String {
     conditions.extend(query.wanted.from.map(|from| format!("{time} >= {}", moment(from))));
     conditions.extend(query.wanted.to.map(|to| format!("{time} < {}", moment(to))));
     let limit = query.limit.map(|limit| format!(" limit {limit}")).unwrap_or_default();
+    let order =
+        if ordered { format!(" order by {time}, {}", table.order_list()) } else { String::new() };
     format!(
-        "copy (select {} from {} where {} order by {time}, {}{limit}) to stdout (format binary)",
+        "copy (select {} from {} where {}{order}{limit}) to stdout (format binary)",
         table.column_list(),
         quoted(&table.name),
         conditions.join(" and "),
-        table.order_list(),
     )
 }
 
@@ -206,11 +213,9 @@ async fn from_table<W: Write + Send>(
     query: &Query,
     writer: &mut Writer<W>,
 ) -> Result<u64> {
-    let statement = statement(table, query);
+    let statement = statement(table, query, true);
     let mut answer = database.copy_out_raw(&statement).await?;
     let (mut reader, mut fields, mut scratch) = (TupleReader::default(), Vec::new(), Vec::new());
-    let schema = arrow_schema(&writer.columns);
-    let mut rows = BatchBuilder::new(&writer.columns, Arc::clone(&schema))?;
     let mut written = 0;
     while let Some(piece) = answer.try_next().await? {
         reader.feed(&piece);
@@ -223,16 +228,12 @@ async fn from_table<W: Write + Send>(
             if writer.left == 0 || writer.archived.contains(&sum.checksum) {
                 continue;
             }
-            rows.push(&writer.columns, bytes())?;
+            writer.exporter.push(&writer.columns, bytes())?;
             writer.left -= 1;
             written += 1;
-            if rows.rows() >= BATCH_ROWS {
-                writer.write(&mut rows)?;
-            }
         }
     }
     drop(answer);
     reader.finish()?;
-    writer.write(&mut rows)?;
     Ok(written)
 }

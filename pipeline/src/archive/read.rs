@@ -8,7 +8,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::batch::put_row;
-use super::columns::{ColumnType, arrow_schema};
+use super::columns::arrow_schema;
 use super::manifest::{ArchivedFile, Manifest};
 use super::store::Store;
 use super::tuples::RowSum;
@@ -119,30 +119,24 @@ pub(super) fn row_sum(file: &ArchivedFile, time: &str, body: Bytes) -> Result<Ro
 /// Reads a day back from the store and compares every object, its rows and their sum with the manifest.
 pub(crate) async fn verify(store: &Store, manifest: &Manifest) -> Result<()> {
     for file in &manifest.files {
-        let body = fetch(store, file).await?;
-        let checked = file.clone();
-        let sum = tokio::task::spawn_blocking(move || row_sum(&checked, "", body)).await??;
-        ensure!(
-            sum == file.sum,
-            "{}: {} rows with sum {:032x}, the manifest says {} with {:032x}",
-            file.path,
-            sum.rows,
-            sum.checksum,
-            file.sum.rows,
-            file.sum.checksum
-        );
+        verify_file(store, file).await?;
     }
     Ok(())
 }
 
-/// Whether a type is kept as text that is a number.
-pub(super) fn is_number(kind: ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Smallint
-            | ColumnType::Integer
-            | ColumnType::Bigint
-            | ColumnType::Decimal
-            | ColumnType::NumericText
-    )
+/// Reads an object back and compares it, its rows and their sum with what the manifest says.
+pub(super) async fn verify_file(store: &Store, file: &ArchivedFile) -> Result<()> {
+    let body = fetch(store, file).await?;
+    let checked = file.clone();
+    let sum = tokio::task::spawn_blocking(move || row_sum(&checked, "", body)).await??;
+    ensure!(
+        sum == file.sum,
+        "{}: {} rows with sum {:032x}, the manifest says {} with {:032x}",
+        file.path,
+        sum.rows,
+        sum.checksum,
+        file.sum.rows,
+        file.sum.checksum
+    );
+    Ok(())
 }

@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, RecordBatch};
 use sqlx::{Executor, PgConnection};
+use tapeline_stages::store::{HEADER, TRAILER};
 use tokio::sync::mpsc;
 
 use super::batch::put_row;
@@ -17,9 +18,6 @@ use super::manifest::{ArchivedFile, Manifest};
 use super::read::{Wanted, batches, fetch};
 use super::store::Store;
 
-/// What a binary COPY begins and ends with (PostgreSQL documentation, `COPY`, "Binary Format").
-const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-const COPY_TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 /// Bytes sent to the database at a time, and pieces that may wait.
 const PIECE_BYTES: usize = 256 * 1024;
 const PIECES: usize = 16;
@@ -118,6 +116,11 @@ pub async fn restore(
     what: &Restore,
 ) -> Result<Restored> {
     let table = ArchivedTable::load(database, &what.table).await?;
+    ensure!(
+        what.wanted.symbol.is_none() || table.index_of("symbol").is_some(),
+        "rows of {} have no symbol",
+        what.kind
+    );
     let mut restored = Restored::default();
     for manifest in what.manifests(store).await? {
         let (rows, added) = restore_day(database, store, pipeline, &table, &manifest, what).await?;
@@ -264,7 +267,7 @@ async fn restore_file(
     let (pieces, mut received) = mpsc::channel(PIECES);
     let (encoded, time, wanted) = (file.clone(), table.time.clone(), what.wanted.clone());
     let encoding = tokio::task::spawn_blocking(move || {
-        let mut piece = COPY_HEADER.to_vec();
+        let mut piece = HEADER.to_vec();
         let mut fields = Vec::new();
         for batch in batches(&encoded, &time, body, &wanted)? {
             let batch = batch?;
@@ -277,7 +280,7 @@ async fn restore_file(
                 }
             }
         }
-        piece.extend_from_slice(&COPY_TRAILER);
+        piece.extend_from_slice(TRAILER);
         pieces.blocking_send(piece).context("the database takes no more")?;
         Ok::<_, anyhow::Error>(())
     });
@@ -313,6 +316,7 @@ pub async fn export(
 ) -> Result<u64> {
     let mut exporter = Exporter::new(format, out);
     let mut rows = 0;
+    let (mut tuple, mut fields) = (Vec::new(), Vec::new());
     for manifest in what.manifests(store).await? {
         for file in what.files(&manifest) {
             let body = fetch(store, file).await?;
@@ -320,7 +324,12 @@ pub async fn export(
                 let batch = batch?;
                 let keep = kept(&file.columns, time, &batch, &what.wanted);
                 rows += keep.len() as u64;
-                exporter.write(&file.columns, &batch, &keep)?;
+                for row in keep {
+                    tuple.clear();
+                    put_row(&file.columns, &batch, row, &mut tuple, &mut fields)?;
+                    let fields = fields.iter().map(|f| f.map(|(start, end)| &tuple[start..end]));
+                    exporter.push(&file.columns, fields)?;
+                }
             }
         }
     }

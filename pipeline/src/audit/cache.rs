@@ -57,8 +57,8 @@ pub(super) async fn read(auditor: &Auditor) -> Result<Option<Cached>> {
         stage: Cache::new(),
         first: HashMap::new(),
     };
+    let client = auditor.config.redis.client()?;
     let reading = async {
-        let client = redis::Client::open(auditor.config.redis.url.as_str())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         for kind in kinds {
             cached.read_kind(&mut connection, kind).await?;

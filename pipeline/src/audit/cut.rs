@@ -34,15 +34,12 @@ pub(super) struct Cut {
     pub(super) days: (Option<i64>, Option<i64>),
 }
 
-/// Opens the snapshot, which lasts until the connection ends, and reads the fences.
+/// Reads the fences in the snapshot of `database`, which lasts until the connection ends.
 pub(super) async fn take(
     database: &mut PgConnection,
     auditor: &Auditor,
     scope: &Scope,
 ) -> Result<Cut> {
-    sqlx::raw_sql("set timezone = 'UTC'; begin isolation level repeatable read read only")
-        .execute(&mut *database)
-        .await?;
     let row = sqlx::query(
         "select now()::text as taken_at, floor(extract(epoch from $1::timestamptz) / 86400)::bigint \
          as from_day, ceil(extract(epoch from $2::timestamptz) / 86400)::bigint as to_day",

@@ -16,7 +16,6 @@ mod report;
 mod unsettled;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::LocalBoxFuture;
@@ -27,6 +26,7 @@ pub use self::fold::{Folded, fold};
 pub use self::ledger::{Audit, accounted};
 pub use self::report::{Check, PartitionReport, Report};
 use crate::config::Config;
+use crate::database::reader;
 use crate::kafka::{Admin, topic_names};
 use crate::migrate;
 use crate::registry_client::RegistryClient;
@@ -95,13 +95,7 @@ impl Auditor {
         if let Some(unknown) = scope.topics.iter().find(|asked| !known.contains(asked)) {
             bail!("--topic {unknown} is not of this pipeline, which has {}", known.join(", "));
         }
-        let timeout = Duration::from_millis(config.registry.timeout_ms);
-        let registry = config
-            .registry
-            .url
-            .as_deref()
-            .map(|url| RegistryClient::new(url, timeout))
-            .transpose()?;
+        let registry = RegistryClient::configured(&config.registry)?;
         Ok(Auditor { config: Arc::new(config.clone()), subjects, registry })
     }
 
@@ -124,7 +118,7 @@ pub fn run<'a>(config: &'a Config, scope: &'a Scope) -> LocalBoxFuture<'a, Resul
 async fn judged(config: &Config, scope: &Scope) -> Result<Report> {
     let auditor = Auditor::new(config, scope).await?;
     let before = log::Positions::read(&auditor).await?;
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = reader(&config.database).await?;
     migrate::check(&mut database).await?;
     let cut = cut::take(&mut database, &auditor, scope).await?;
     let cached = cache::read(&auditor).await?;

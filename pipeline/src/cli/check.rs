@@ -1,14 +1,15 @@
 //! `tapeline check`: is everything there that a stage will need?
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sqlx::Connection as _;
+use tapeline_stages::tls::advised;
 
 use super::host::stopped_by_signal;
 use super::{CheckArgs, code};
 use crate::config::Config;
+use crate::database::reader;
 use crate::demo::{self, DemoArgs};
 use crate::kafka::{Admin, topic_names};
 use crate::migrate;
@@ -52,8 +53,8 @@ async fn kafka(config: &Config) -> Result<String> {
 }
 
 async fn registry(config: &Config) -> Result<String> {
-    let url = config.registry.url.as_deref().context("registry.url is not set")?;
-    let client = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
+    let client =
+        RegistryClient::configured(&config.registry)?.context("registry.url is not set")?;
     client.lookup(1).await?;
     Ok("answers".to_owned())
 }
@@ -67,12 +68,18 @@ async fn database(config: &Config) -> Result<String> {
             .await
             .context("extension timescaledb")?;
     connection.close().await?;
+    if config.database.read_url.is_some() {
+        let mut reading = reader(&config.database).await?;
+        migrate::check(&mut reading).await.context("database.read_url")?;
+    }
     Ok(format!("migrated, timescaledb {version}"))
 }
 
 async fn cache(config: &Config) -> Result<String> {
-    let client = redis::Client::open(config.redis.url.as_str()).context("redis.url")?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    let client = config.redis.client()?;
+    let connecting = client.get_multiplexed_async_connection().await;
+    let mut connection =
+        connecting.map_err(|error| anyhow::Error::msg(advised(error.to_string())))?;
     let answer: String = redis::cmd("PING").query_async(&mut connection).await?;
     Ok(format!("answers {answer}"))
 }

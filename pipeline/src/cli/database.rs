@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use super::code;
 use crate::config::Config;
+use crate::database::reader;
 use crate::migrate::{self, catalog, document, roles};
 use crate::secrets::{self, Keys};
 use crate::settings;
@@ -65,7 +66,7 @@ pub enum ConfigAction {
 
 /// Runs `tapeline migrate`.
 pub(super) async fn migrations(config: &Config, action: &MigrateAction) -> Result<ExitCode> {
-    let (write, read) = (&config.database.url, config.database.read_url());
+    let write = &config.database.url;
     match action {
         MigrateAction::Up => {
             for applied in migrate::up(write).await? {
@@ -77,7 +78,7 @@ pub(super) async fn migrations(config: &Config, action: &MigrateAction) -> Resul
             }
         }
         MigrateAction::Status => {
-            let mut connection = migrate::connect(read).await?;
+            let mut connection = reader(&config.database).await?;
             for status in migrate::status(&mut connection).await? {
                 let state = match (status.applied, status.unchanged) {
                     (false, _) => "missing",
@@ -88,7 +89,7 @@ pub(super) async fn migrations(config: &Config, action: &MigrateAction) -> Resul
             }
         }
         MigrateAction::Check => {
-            let mut connection = migrate::connect(read).await?;
+            let mut connection = reader(&config.database).await?;
             migrate::check(&mut connection).await?;
             let drift = catalog::drift(&mut connection).await?;
             drift.iter().for_each(|difference| println!("{difference}"));
@@ -103,11 +104,11 @@ pub(super) async fn migrations(config: &Config, action: &MigrateAction) -> Resul
             println!("roles and rights are set, passwords of: {}", passwords.join(", "));
         }
         MigrateAction::Catalog => {
-            let mut connection = migrate::connect(read).await?;
+            let mut connection = reader(&config.database).await?;
             print!("{}", catalog::to_text(&catalog::load(&mut connection).await?));
         }
         MigrateAction::Docs => {
-            let mut connection = migrate::connect(read).await?;
+            let mut connection = reader(&config.database).await?;
             print!("{}", document::render(&catalog::load(&mut connection).await?));
         }
     }
@@ -121,13 +122,13 @@ pub(super) async fn configuration(config: &Config, action: ConfigAction) -> Resu
         ConfigAction::Show => println!("{}", serde_json::to_string_pretty(&config.redacted())?),
         ConfigAction::NewKey => println!("{}", secrets::generate()),
         ConfigAction::List => {
-            let mut database = migrate::connect(config.database.read_url()).await?;
+            let mut database = reader(&config.database).await?;
             for setting in settings::list(&mut database).await? {
                 println!("{} = {}", setting.key, setting.shown());
             }
         }
         ConfigAction::Get { key, reveal } => {
-            let mut database = migrate::connect(config.database.read_url()).await?;
+            let mut database = reader(&config.database).await?;
             let setting = settings::get(&mut database, &key).await?;
             let setting = setting.with_context(|| format!("{key} is not set"))?;
             match reveal {

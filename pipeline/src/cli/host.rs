@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
 use tapeline_schemas::Micros;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -64,7 +63,7 @@ pub(super) fn stopped_by_signal() -> Result<CancellationToken> {
 
 /// Runs `names`, all stages where it is empty.
 pub(super) async fn stages(config: Config, names: Vec<StageName>, args: &StageArgs) -> Result<()> {
-    let names = if names.is_empty() { StageName::value_variants().to_vec() } else { names };
+    let names = if names.is_empty() { StageName::WHOLE.to_vec() } else { names };
     tapeline_stages::failpoint::arm_signals(
         &std::env::var("TAPELINE_FAILPOINTS").unwrap_or_default(),
     )

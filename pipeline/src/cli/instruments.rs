@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use crate::config::Config;
+use crate::database::reader;
 use crate::venue::driver;
 use crate::venue::{self, Settings};
 use crate::{connect, instruments, migrate};
@@ -33,13 +34,17 @@ pub enum InstrumentsAction {
 
 /// Does it.
 pub(super) async fn run(config: &Config, action: InstrumentsAction) -> Result<()> {
-    let mut database = migrate::connect(&config.database.url).await?;
-    migrate::check(&mut database).await?;
     match action {
-        InstrumentsAction::Sync { venues } => sync(config, venues).await,
+        InstrumentsAction::Sync { venues } => {
+            let mut database = migrate::connect(&config.database.url).await?;
+            migrate::check(&mut database).await?;
+            sync(config, venues).await
+        }
         InstrumentsAction::List { venue, like, json } => {
-            let url = &config.database.url;
-            for row in instruments::list(url, venue.as_deref(), like.as_deref()).await? {
+            let mut database = reader(&config.database).await?;
+            migrate::check(&mut database).await?;
+            let (venue, like) = (venue.as_deref(), like.as_deref());
+            for row in instruments::list(&mut database, venue, like).await? {
                 if json {
                     println!("{}", serde_json::to_string(&row)?);
                     continue;

@@ -4,24 +4,27 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
+
+use tapeline_stages::store::Table;
 
 use super::{code, host};
 use crate::archive::{
     self, Day, Format, Query, Restore, Store, Wanted, archived_kind, parse_moment,
 };
 use crate::config::Config;
-use crate::{lifecycle, migrate};
+use crate::database::reader;
+use crate::schedule::{self, Job};
+use crate::{lifecycle, migrate, telemetry};
 
 /// What to do with the archive.
 #[derive(Debug, Subcommand)]
 pub enum ArchiveAction {
     /// Archive days of a kind now; nothing is dropped.
     Create {
-        /// Kind of events: trade, ticker, book, candle, anomaly.
+        /// Kind of events: trade, ticker, book, candle, anomaly, option, flow, prediction, portfolio.
         #[arg(long)]
         kind: String,
         /// UTC day, YYYY-MM-DD.
@@ -113,6 +116,9 @@ pub struct QueryArgs {
     /// How to write them.
     #[arg(long, default_value = "csv")]
     format: Format,
+    /// In no order, as fast as the table gives them: for whole days as CSV or JSON.
+    #[arg(long, conflicts_with = "limit")]
+    unordered: bool,
     /// A file instead of the standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -126,10 +132,9 @@ pub enum LifecycleAction {
         /// Only say what is due.
         #[arg(long)]
         dry_run: bool,
-        /// Again and again, with this many seconds between.
-        #[arg(long, value_name = "SECONDS")]
-        every: Option<u64>,
     },
+    /// Do it at its times (`lifecycle.schedule`), until stopped.
+    Schedule,
     /// Say what is due.
     Plan {
         /// A JSON array.
@@ -208,7 +213,8 @@ pub(super) async fn restore(config: &Config, args: RestoreArgs) -> Result<()> {
     let store = Store::open(&config.archive)?;
     if let (Some(format), Some(out)) = (args.to, args.out) {
         let file = File::create(&out).with_context(|| format!("cannot write {}", out.display()))?;
-        let rows = archive::export(&store, "time", &what, format, BufWriter::new(file)).await?;
+        let time = Table::of(kind).map_or("time", Table::time);
+        let rows = archive::export(&store, time, &what, format, BufWriter::new(file)).await?;
         println!("{rows} rows written to {}", out.display());
         return Ok(());
     }
@@ -225,30 +231,20 @@ pub(super) async fn restore(config: &Config, args: RestoreArgs) -> Result<()> {
 pub(super) async fn lifecycle(config: &Config, action: LifecycleAction) -> Result<()> {
     match action {
         LifecycleAction::Plan { json, .. } => plan(config, json).await,
-        LifecycleAction::Run { dry_run: true, .. } => plan(config, false).await,
-        LifecycleAction::Run { every: None, .. } => run_once(config).await,
-        LifecycleAction::Run { every: Some(seconds), .. } => {
-            let stop = host::stopped_by_signal()?;
-            while !stop.is_cancelled() {
-                if let Err(error) = run_once(config).await {
-                    metrics::counter!("tapeline_lifecycle_failures_total").increment(1);
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "lifecycle failed, it is tried again later"
-                    );
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(seconds.max(1))) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-            Ok(())
+        LifecycleAction::Run { dry_run: true } => plan(config, false).await,
+        LifecycleAction::Run { .. } => run_once(config).await,
+        LifecycleAction::Schedule => {
+            let when = &config.lifecycle.schedule;
+            let job = Job::new("lifecycle", when, || run_once(config))?;
+            telemetry::metrics_handle()?;
+            let listen = config.http.listen.as_deref();
+            schedule::run(vec![job], listen, host::stopped_by_signal()?).await
         }
     }
 }
 
 async fn plan(config: &Config, json: bool) -> Result<()> {
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = reader(&config.database).await?;
     let steps = lifecycle::plan(&mut database, &config.lifecycle).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&steps)?);
@@ -294,9 +290,10 @@ pub(super) async fn query(config: &Config, args: QueryArgs) -> Result<()> {
         exchange: args.exchange,
         wanted,
         limit: args.limit,
+        unordered: args.unordered.then(|| config.database.read_url().to_owned()),
     };
     let store = config.archive.url.is_some().then(|| Store::open(&config.archive)).transpose()?;
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = reader(&config.database).await?;
     let out: Box<dyn Write + Send> = match &args.out {
         Some(path) => Box::new(
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?,

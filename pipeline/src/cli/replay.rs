@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::host::stopped_by_signal;
 use crate::config::Config;
+use crate::database::reader;
 use crate::migrate;
 use crate::replay::{self, DifferenceReport, Offset, Part, Place, Request, Target, Terminal};
 use crate::venue::driver::{Clock as _, SystemClock};
@@ -253,7 +254,7 @@ async fn manage(config: Config, action: &ReplayAction) -> Result<ExitCode> {
 }
 
 async fn list(config: &Config, json: bool) -> Result<ExitCode> {
-    let mut database = migrate::connect(&config.database.url).await?;
+    let mut database = reader(&config.database).await?;
     migrate::check(&mut database).await?;
     let entries = replay::list(&mut database, &config.pipeline.id).await?;
     if json {

@@ -26,10 +26,13 @@ pub struct ArchiveConfig {
 pub struct LifecycleConfig {
     /// Of every kind that has none of its own.
     pub periods: Periods,
-    /// Of single kinds (`trade`, `ticker`, `book`, `candle`, `anomaly`).
+    /// Of single kinds (`trade`, `ticker`, `book`, `candle`, `anomaly`, `option`, `flow`,
+    /// `prediction`, `portfolio`).
     pub kinds: BTreeMap<String, Periods>,
     /// How long restored days stay in their table.
     pub keep_restored_days: u32,
+    /// When `tapeline lifecycle schedule` runs it, as cron writes it, in UTC.
+    pub schedule: String,
 }
 
 impl Default for LifecycleConfig {
@@ -38,6 +41,7 @@ impl Default for LifecycleConfig {
             periods: Periods::default(),
             kinds: BTreeMap::new(),
             keep_restored_days: 7,
+            schedule: "30 1 * * *".into(),
         }
     }
 }

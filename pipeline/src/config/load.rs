@@ -112,6 +112,9 @@ impl Tree {
         if path[0] == "kafka" && path[1].ends_with("properties") && path.len() == 3 {
             path[2] = path[2].replace('_', ".");
         }
+        if path[0] == "backup" && path.len() == 4 && path[2] == "properties" {
+            path[3] = path[3].replace('_', "-");
+        }
         if path[0] == "connect" && path[1] == "venues" && path.len() > 2 {
             path[2] = path[2].to_ascii_uppercase();
         }
@@ -179,7 +182,8 @@ fn scalar(text: &str, default: Option<&Value>) -> Value {
     match default {
         Some(Value::String(_) | Value::Array(_)) => text.into(),
         _ => match serde_json::from_str(text) {
-            Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+            // A key of digits alone must not lose any.
+            Ok(value @ (Value::Number(_) | Value::Bool(_))) if value.to_string() == text => value,
             _ => text.into(),
         },
     }

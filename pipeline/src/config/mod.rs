@@ -3,8 +3,10 @@
 //! Every default is in this module's files. Unknown keys and values out of range are refused, with the
 //! place and what is allowed; secrets are never printed.
 
+mod backup;
 mod connect;
 mod error;
+mod influx;
 mod life;
 mod load;
 mod redact;
@@ -16,8 +18,10 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use backup::{BackupConfig, BackupSchedule, RepositoryConfig};
 pub use connect::{ConnectConfig, RecordConfig, VenueConfig};
 pub use error::ConfigError;
+pub use influx::InfluxConfig;
 pub use life::{ArchiveConfig, LifecycleConfig, Periods};
 pub use redact::redacted;
 pub use services::{
@@ -55,6 +59,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// The stage `candles`.
     pub candles: CandlesConfig,
+    /// The stage `influx`.
+    pub influx: InfluxConfig,
     /// The connectors.
     pub connect: ConnectConfig,
     /// The consumer groups of the stages.
@@ -65,6 +71,8 @@ pub struct Config {
     pub archive: ArchiveConfig,
     /// When what is old goes where.
     pub lifecycle: LifecycleConfig,
+    /// Backups.
+    pub backup: BackupConfig,
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    ArchiveConfig, Config, ConnectConfig, DatabaseConfig, KafkaConfig, RedisConfig, RegistryConfig,
-    VenueConfig,
+    ArchiveConfig, BackupConfig, Config, ConnectConfig, DatabaseConfig, InfluxConfig, KafkaConfig,
+    RedisConfig, RegistryConfig, RepositoryConfig, VenueConfig,
 };
 
 const HIDDEN: &str = "***";
 
 /// Parts of names of keys whose values nobody should see.
-const SECRET_KEYS: [&str; 12] = [
+const SECRET_KEYS: [&str; 13] = [
     "password",
     "passphrase",
     "passwd",
@@ -21,6 +21,7 @@ const SECRET_KEYS: [&str; 12] = [
     "key.pem",
     "private.key",
     "api_key",
+    "s3-key",
     "access_key",
     "credential",
     "user.info",
@@ -106,11 +107,14 @@ macro_rules! debug_without_secrets {
 
 debug_without_secrets!(
     ArchiveConfig,
+    BackupConfig,
     Config,
     ConnectConfig,
     KafkaConfig,
     RegistryConfig,
+    RepositoryConfig,
     DatabaseConfig,
     RedisConfig,
+    InfluxConfig,
     VenueConfig
 );

@@ -48,16 +48,19 @@ impl Default for KafkaConfig {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
-    /// Its URL, `http://host:port`. Stages need one; `tapeline registry` offers one.
+    /// Its URL, `http://host:port` or `https://user:password@host:port`. Stages need one; `tapeline registry` offers one.
     #[serde(deserialize_with = "text::optional")]
     pub url: Option<String>,
     /// How long an answer may take, in milliseconds.
     pub timeout_ms: u64,
+    /// With `https://`: file with the certificates of the CAs to trust; the system's where not set.
+    #[serde(deserialize_with = "text::optional")]
+    pub ca_file: Option<String>,
 }
 
 impl Default for RegistryConfig {
     fn default() -> RegistryConfig {
-        RegistryConfig { url: None, timeout_ms: 5_000 }
+        RegistryConfig { url: None, timeout_ms: 5_000, ca_file: None }
     }
 }
 
@@ -118,13 +121,27 @@ pub struct SecretsConfig {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// Its URL. `REDIS_URL` is understood too.
+    /// Its URL; `rediss://` for TLS. `REDIS_URL` is understood too.
     pub url: String,
+    /// With TLS: file with the certificates of the CAs to trust; the system's where not set.
+    #[serde(deserialize_with = "text::optional")]
+    pub ca_file: Option<String>,
+    /// With TLS: file with our own certificate, where Redis asks for one.
+    #[serde(deserialize_with = "text::optional")]
+    pub cert_file: Option<String>,
+    /// Its key.
+    #[serde(deserialize_with = "text::optional")]
+    pub key_file: Option<String>,
 }
 
 impl Default for RedisConfig {
     fn default() -> RedisConfig {
-        RedisConfig { url: "redis://127.0.0.1:6379/0".into() }
+        RedisConfig {
+            url: "redis://127.0.0.1:6379/0".into(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::registry_client::RegistryClient;
 
 /// A file of its own for every test.
 struct File(std::path::PathBuf);
@@ -132,6 +133,29 @@ fn variables_are_read_as_their_keys_want_them() {
 }
 
 #[test]
+fn backups_are_refused_where_their_settings_cannot_be_meant() {
+    let repository = |key: &str| format!("TAPELINE__BACKUP__REPOSITORY__{key}");
+    for (variable, value, said) in [
+        (repository("URL"), "ftp://h/backup", "file:// or s3://"),
+        (repository("KEEP_FULL"), "0", "expected 1 to 1000"),
+        (repository("PROPERTIES__RETENTION_FULL"), "9", "begins with s3- or storage-"),
+        (repository("PROPERTIES__S3_KEY"), "a\nrepo1-path=/", "one line"),
+        (repository("PASSPHRASE"), "a\nb", "one line"),
+        ("TAPELINE__BACKUP__FOLDER".into(), "backup", "a path that begins with /"),
+        ("TAPELINE__BACKUP__SECOND_REPOSITORY__URL".into(), "s3://b/c", "a first repository"),
+        ("TAPELINE__BACKUP__SCHEDULE__FULL".into(), "at night", "as cron writes it"),
+        ("TAPELINE__LIFECYCLE__SCHEDULE".into(), "none", "as cron writes it"),
+    ] {
+        let message = refusal(None, &[(variable.as_str(), value)]);
+        assert!(message.contains(said), "{variable}: {message}");
+    }
+    let digits = "00012345678901234567890123";
+    let key = repository("PROPERTIES__S3_KEY");
+    let config = load(None, &[(key.as_str(), digits)]).expect("allowed");
+    assert_eq!(config.backup.repository.properties["s3-key"], digits);
+}
+
+#[test]
 fn timescale_variables_make_a_url() {
     let parts = [
         ("TIMESCALE_HOST", "pgbouncer-timescale"),
@@ -149,6 +173,43 @@ fn timescale_variables_make_a_url() {
 }
 
 #[test]
+fn targets_and_certificates_that_are_not_whole_are_refused_by_key() {
+    let url = ("TAPELINE__INFLUX__URL", "http://127.0.0.1:8086");
+    let two = ("TAPELINE__INFLUX__VERSION", "2");
+    let cases = [
+        (&[url][..], "influx.database: expected a value, with influx.version 1"),
+        (&[url, two], "influx.token: expected a value, with influx.version 2"),
+        (&[url, ("TAPELINE__INFLUX__VERSION", "3")], "influx.version: 3 is not allowed"),
+        (&[url, ("TAPELINE__INFLUX__USER", "writer")], "influx.password: expected one"),
+        (&[("TAPELINE__INFLUX__URL", "http://u:hunter2@h:8086")], "influx.url: expected no user"),
+        (
+            &[("TAPELINE__REDIS__CA_FILE", "/ca.pem")],
+            "redis.url: expected a url that begins with rediss://",
+        ),
+        (
+            &[("TAPELINE__REDIS__URL", "rediss://h:1/0#insecure")],
+            "redis.url: expected no #insecure",
+        ),
+    ];
+    for (environment, text) in cases {
+        let told = refusal(None, environment);
+        assert!(told.contains(text) && !told.contains("hunter2"), "{told}");
+    }
+    let files = [
+        ("TAPELINE__REDIS__URL", "rediss://h:1/0"),
+        ("TAPELINE__REDIS__CA_FILE", "/nonexistent/ca.pem"),
+        ("TAPELINE__REGISTRY__URL", "https://h:1"),
+        ("TAPELINE__REGISTRY__CA_FILE", "/nonexistent/ca.pem"),
+    ];
+    let config = load(None, &files).expect("allowed");
+    let redis = config.redis.client().expect_err("no such file");
+    let registry = RegistryClient::configured(&config.registry).expect_err("no such file");
+    for (told, key) in [(redis, "redis.ca_file"), (registry, "registry.ca_file")] {
+        assert!(told.to_string().contains(&format!("{key}: /nonexistent/ca.pem")), "{told}");
+    }
+}
+
+#[test]
 fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
     let config = load(
         None,
@@ -157,7 +218,13 @@ fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
             ("TAPELINE__REDIS__URL", "redis://:hunt@er2:hunter2@h:6379"),
             ("TAPELINE__REGISTRY__URL", "http://key:hunter2@h:8081"),
             ("TAPELINE__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
+            ("TAPELINE__INFLUX__PASSWORD", "hunter2"),
+            ("TAPELINE__INFLUX__USER", "writer"),
+            ("TAPELINE__INFLUX__TOKEN", "hunter2"),
             ("TAPELINE__KAFKA__CONSUMER_PROPERTIES__SSL_KEY_PEM", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PASSPHRASE", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY_SECRET", "hunter2"),
         ],
     )
     .expect("allowed");
@@ -170,7 +237,9 @@ fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
         format!("{config:?}"),
         format!("{:?}", config.database),
         format!("{:?}", config.kafka),
+        format!("{:?}", config.influx),
         format!("{:#?}", config.redis),
+        format!("{:?}", config.backup.repository),
         refusal(None, &[("TAPELINE__DATABASE__URL", "mysql://u:hunter2@h/d")]),
     ];
     for text in &shown {

@@ -42,6 +42,11 @@ impl Problems {
         self.require(millis == 0 || (1_000..=DAY_MS).contains(&millis), key, &expected);
     }
 
+    fn cron(&mut self, key: &str, when: &str) {
+        let expected = "a time as cron writes it, such as `30 1 * * *`";
+        self.require(crate::schedule::parse(when).is_ok(), key, expected);
+    }
+
     /// Values are left out of the message: URLs hold passwords.
     fn url(&mut self, key: &str, url: &str, schemes: &[&str]) {
         let known = schemes.iter().any(|scheme| {
@@ -60,8 +65,10 @@ impl Config {
         let mut problems = Problems::default();
         self.check_services(&mut problems);
         self.check_stages(&mut problems);
+        self.check_influx(&mut problems);
         self.check_connect(&mut problems);
         self.check_lifecycle(&mut problems);
+        self.check_backup(&mut problems);
         problems.0
     }
 
@@ -89,6 +96,16 @@ impl Config {
         problems.range("database.recent_days", database.recent_days, 1..=36_500);
         problems.range("database.pool_size", self.database.pool_size, 1..=1_000);
         problems.url("redis.url", &self.redis.url, &["redis", "rediss", "redis+unix", "unix"]);
+        let redis = &self.redis;
+        let tls = redis.url.starts_with("rediss://");
+        let files = [&redis.ca_file, &redis.cert_file, &redis.key_file];
+        let expected =
+            "a url that begins with rediss://, as redis.ca_file or redis.cert_file is set";
+        problems.require(tls || files.iter().all(|file| file.is_none()), "redis.url", expected);
+        let pair = redis.cert_file.is_some() == redis.key_file.is_some();
+        problems.require(pair, "redis.key_file", "one with redis.cert_file, and none without");
+        let verified = !redis.url.ends_with("#insecure");
+        problems.require(verified, "redis.url", "no #insecure: certificates are always verified");
         let id = &self.pipeline.id;
         problems.require(!id.is_empty() && is_name(id), "pipeline.id", NAME);
         if let Some(listen) = &self.http.listen {
@@ -120,6 +137,33 @@ impl Config {
         problems.range("candles.linger_ms", self.candles.linger_ms, 0..=60_000);
     }
 
+    fn check_influx(&self, problems: &mut Problems) {
+        let influx = &self.influx;
+        problems.range("influx.version", influx.version, 1..=2);
+        problems.range("influx.batch_lines", influx.batch_lines, 1..=100_000);
+        problems.range("influx.batch_bytes", influx.batch_bytes, 64 * 1024..=64 * 1024 * 1024);
+        problems.range("influx.linger_ms", influx.linger_ms, 0..=60_000);
+        problems.range("influx.timeout_ms", influx.timeout_ms, 100..=600_000);
+        let Some(url) = &influx.url else { return };
+        problems.url("influx.url", url, &["http", "https"]);
+        let login = "no user in it: that is influx.user and influx.password, or influx.token";
+        problems.require(!url.contains('@'), "influx.url", login);
+        let needed = match influx.version {
+            1 => vec![("influx.database", &influx.database)],
+            _ => vec![
+                ("influx.org", &influx.org),
+                ("influx.bucket", &influx.bucket),
+                ("influx.token", &influx.token),
+            ],
+        };
+        for (key, value) in needed {
+            let expected = format!("a value, with influx.version {}", influx.version);
+            problems.require(value.is_some(), key, &expected);
+        }
+        let password = influx.user.is_some() == influx.password.is_some();
+        problems.require(password, "influx.password", "one with influx.user, and none without");
+    }
+
     fn check_lifecycle(&self, problems: &mut Problems) {
         if let Some(url) = &self.archive.url {
             problems.url("archive.url", url, &["s3", "s3a", "gs", "az", "abfs", "abfss", "file"]);
@@ -127,6 +171,7 @@ impl Config {
         let lifecycle = &self.lifecycle;
         let kept = lifecycle.keep_restored_days;
         problems.range("lifecycle.keep_restored_days", kept, 0..=3_650);
+        problems.cron("lifecycle.schedule", &lifecycle.schedule);
         let own = lifecycle.kinds.iter().map(|(kind, periods)| (format!("kinds.{kind}"), periods));
         for (name, periods) in
             std::iter::once(("periods".to_owned(), &lifecycle.periods)).chain(own)
@@ -147,6 +192,58 @@ impl Config {
                 &format!("lifecycle.kinds.{kind}"),
                 &format!("one of {}", names.join(", ")),
             );
+        }
+    }
+
+    fn check_backup(&self, problems: &mut Problems) {
+        let backup = &self.backup;
+        let name = !backup.stanza.is_empty() && is_name(&backup.stanza);
+        problems.require(name, "backup.stanza", NAME);
+        problems.range("backup.port", backup.port, 1..=u16::MAX);
+        problems.range("backup.processes", backup.processes, 1..=64);
+        let paths = [("socket", Some(&backup.socket)), ("folder", Some(&backup.folder))]
+            .into_iter()
+            .chain([("data", backup.data.as_ref()), ("programs", backup.programs.as_ref())]);
+        for (key, path) in paths.filter_map(|(key, path)| path.map(|path| (key, path))) {
+            let is_path = path.starts_with('/') && !path.contains(char::is_control);
+            problems.require(is_path, &format!("backup.{key}"), "a path that begins with /");
+        }
+        for (section, repository) in
+            [("repository", &backup.repository), ("second_repository", &backup.second_repository)]
+        {
+            let key = |field: &str| format!("backup.{section}.{field}");
+            if let Some(url) = &repository.url {
+                problems.url(&key("url"), url, &["file", "s3"]);
+            }
+            problems.range(&key("keep_full"), repository.keep_full, 1..=1_000);
+            for (name, value) in &repository.properties {
+                let ours = ["path", "type", "cipher", "retention", "s3-bucket"];
+                let known = ["s3-", "storage-"].iter().any(|start| name.starts_with(start));
+                let good = known && !ours.iter().any(|start| name.starts_with(start));
+                let expected = "a setting of pgbackrest that begins with s3- or storage-";
+                problems.require(good, &key(&format!("properties.{name}")), expected);
+                let plain = !value.contains(char::is_control);
+                problems.require(plain, &key(&format!("properties.{name}")), "one line");
+            }
+            problems.require(
+                !repository.passphrase.contains(char::is_control),
+                &key("passphrase"),
+                "one line",
+            );
+        }
+        problems.require(
+            backup.second_repository.url.is_none() || backup.repository.url.is_some(),
+            "backup.repository.url",
+            "a first repository where there is a second one",
+        );
+        let schedule = &backup.schedule;
+        for (key, when) in [
+            ("backup.schedule.full", &schedule.full),
+            ("backup.schedule.differential", &schedule.differential),
+            ("backup.schedule.incremental", &schedule.incremental),
+            ("backup.schedule.restore_test", &schedule.restore_test),
+        ] {
+            when.iter().for_each(|when| problems.cron(key, when));
         }
     }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -79,8 +79,8 @@ async fn play(config: Config, args: &DemoArgs, stop: &CancellationToken) -> Resu
     let context = Context::new(config, stop).await?;
     let stages_stop = stop.child_token();
     let mut stages = JoinSet::new();
-    for name in StageName::value_variants() {
-        let (name, context, token) = (*name, context.clone(), stages_stop.clone());
+    for name in StageName::WHOLE {
+        let (context, token) = (context.clone(), stages_stop.clone());
         stages.spawn(async move { run_stage(name, &context, token).await });
     }
     let report = tokio::select! {

@@ -25,9 +25,10 @@ pub(super) async fn prepare(mut config: Config, id: &str) -> Result<Config> {
     config.redis.url = with_path(&config.redis.url, REDIS_DATABASE);
     config.kafka.topic_prefix = format!("{id}.");
     id.clone_into(&mut config.pipeline.id);
+    config.influx.url = None; // no stage of the demo writes there
     migrate::up(&config.database.url).await?;
     create_topics(&config.kafka).await?;
-    let client = redis::Client::open(config.redis.url.as_str()).context("redis.url")?;
+    let client = config.redis.client()?;
     let mut cache = client.get_multiplexed_async_connection().await.context("redis")?;
     let _: () = redis::cmd("FLUSHDB").query_async(&mut cache).await.context("redis")?;
     Ok(config)

@@ -5,14 +5,17 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings as ffi;
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
 use tapeline_schemas::{ALL_KINDS, Cleanup, Kind, KindSpec};
+use tapeline_stages::tls::advice;
 
 use super::KafkaSettings;
 
@@ -37,7 +40,20 @@ pub struct TopicState {
 
 /// Questions about topics.
 pub struct Admin {
-    client: AdminClient<DefaultClientContext>,
+    client: AdminClient<Told>,
+}
+
+/// Remembers why brokers cannot be reached: an answer that does not come does not say it.
+#[derive(Default)]
+struct Told(Mutex<Option<String>>);
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        if fac == "FAIL" {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+        }
+        DefaultClientContext.log(level, fac, message);
+    }
 }
 
 struct TopicPlan {
@@ -130,7 +146,9 @@ async fn create(
         })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
-    let results = admin.client.create_topics(&topics, &options).await.context("create topics")?;
+    let results = admin.client.create_topics(&topics, &options).await;
+    let results =
+        results.map_err(|error| admin.explained(error.into())).context("create topics")?;
     let mut created = Vec::new();
     for result in results {
         match result {
@@ -164,7 +182,20 @@ pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
 impl Admin {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Admin> {
-        Ok(Admin { client: settings.client().create().context("kafka admin client")? })
+        let client = settings.client().create_with_context(Told::default());
+        Ok(Admin { client: client.context("kafka admin client")? })
+    }
+
+    /// Why brokers refuse us, with what to do, if TLS or login is at fault.
+    fn refused(&self) -> Option<anyhow::Error> {
+        let told = self.client.inner().context().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, advice) = told.as_ref().and_then(|told| Some((told, advice(told)?)))?;
+        Some(anyhow!("kafka: {told}; {advice}"))
+    }
+
+    /// An error with the reason that brokers gave, where there is one.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        self.refused().unwrap_or(error)
     }
 
     /// The controller creates topics; a moment may pass until brokers know of them. Blocks.
@@ -194,9 +225,14 @@ impl Admin {
             let topics =
                 ffi::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
             ffi::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue);
-            let event = ffi::rd_kafka_queue_poll(queue, ADMIN_TIMEOUT.as_millis() as i32);
+            let deadline = Instant::now() + ADMIN_TIMEOUT;
+            let mut event: *mut ffi::rd_kafka_event_t = std::ptr::null_mut();
+            while event.is_null() && self.refused().is_none() && Instant::now() < deadline {
+                event = ffi::rd_kafka_queue_poll(queue, KNOWN_PAUSE.as_millis() as i32);
+            }
             let states = if event.is_null() {
-                Err(anyhow::anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}"))
+                let late = anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");
+                Err(self.explained(late))
             } else {
                 let states = read_descriptions(event);
                 ffi::rd_kafka_event_destroy(event);

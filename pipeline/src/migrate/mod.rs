@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use sqlx::migrate::{Migrate, Migration, Migrator};
 use sqlx::{Connection, PgConnection};
 use tapeline_stages::sinks::timescale::MIGRATIONS;
+use tapeline_stages::tls::advised;
 
 use crate::config::DatabaseConfig;
 
@@ -39,7 +40,10 @@ pub struct Status {
 
 /// Connects to the database.
 pub async fn connect(url: &str) -> Result<PgConnection> {
-    PgConnection::connect(url).await.context("database: cannot connect, see database.url")
+    PgConnection::connect(url).await.map_err(|error| {
+        let told = advised(error.to_string());
+        anyhow::Error::msg(told).context("database: cannot connect, see database.url")
+    })
 }
 
 /// Applies what is missing, without what configuration asks for; returns the names of what was applied.

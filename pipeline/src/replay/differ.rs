@@ -5,6 +5,7 @@ use tapeline_stages::flow::Topic;
 use tapeline_stages::store::Table;
 
 use super::{Request, shadow};
+use crate::difference::list;
 
 /// A shadow, as the statements need it.
 pub(super) struct Shadow<'s> {
@@ -16,16 +17,8 @@ pub(super) struct Shadow<'s> {
     pub(super) raw: Vec<(Kind, String)>,
 }
 
-/// How a row differs.
-pub(super) const WHAT: [&str; 3] = ["missing", "extra", "changed"];
-
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-fn list(columns: &[&str], of: &str) -> String {
-    let columns: Vec<_> = columns.iter().map(|column| format!("{of}.\"{column}\"")).collect();
-    columns.join(", ")
 }
 
 fn same(columns: &[&str], left: &str, right: &str) -> String {

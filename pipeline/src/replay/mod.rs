@@ -19,6 +19,6 @@ pub use offset::{Offset, Place, parse_time};
 pub use plan::Part;
 pub use progress::{Report, Reporter, Terminal};
 pub use promote::{promote, remove};
-pub use report::{DifferenceReport, TableDifference, differences};
+pub use report::{DifferenceReport, differences};
 pub use request::{Request, Target, check_name};
 pub use run::{Ended, preview, resume, start};

@@ -8,10 +8,11 @@ use tapeline_schemas::{Kind, Micros, Timeframe};
 use tapeline_stages::candle::{WindowOf, revise_window};
 use tapeline_stages::store::Table;
 
-use super::differ::{Shadow, WHAT};
+use super::differ::Shadow;
 use super::dropped::PROMOTED;
 use super::report::{self, DifferenceReport};
 use super::{Entry, Target, book, dropped, plan, shadow};
+use crate::difference::WHAT;
 use crate::migrate;
 use crate::wiring::Context;
 

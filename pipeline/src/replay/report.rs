@@ -9,28 +9,11 @@ use tapeline_schemas::Kind;
 use tapeline_stages::flow::Contract;
 use tapeline_stages::store::Table;
 
-use super::differ::{Shadow, WHAT};
+use super::differ::Shadow;
 use super::{Entry, Target, book, shadow};
+use crate::difference::{NAMED, TableDifference, WHAT};
 use crate::migrate;
 use crate::wiring::Context;
-
-/// Rows of each sort that are named.
-const NAMED: i64 = 5;
-
-/// One table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableDifference {
-    /// Its name.
-    pub table: &'static str,
-    /// Rows of the shadow that are not live.
-    pub missing: i64,
-    /// Live rows of the range that the shadow does not have.
-    pub extra: i64,
-    /// Rows of one key that say something else.
-    pub changed: i64,
-    /// The first of each sort, by key.
-    pub first: Vec<String>,
-}
 
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,18 +27,14 @@ pub struct DifferenceReport {
 impl DifferenceReport {
     /// Whether nothing differs.
     pub fn is_equal(&self) -> bool {
-        self.tables.iter().all(|table| table.missing + table.extra + table.changed == 0)
+        self.tables.iter().all(TableDifference::is_equal)
     }
 }
 
 impl fmt::Display for DifferenceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in &self.tables {
-            let TableDifference { table, missing, extra, changed, first } = table;
-            writeln!(f, "{table}: {missing} missing, {extra} extra, {changed} changed")?;
-            for row in first {
-                writeln!(f, "  {row}")?;
-            }
+            writeln!(f, "{table}")?;
         }
         let verdict = if self.is_equal() { "equals" } else { "differs from" };
         write!(f, "shadow {} {verdict} the live tables in its range", self.name)
@@ -139,13 +118,9 @@ async fn one(
         .fetch_all(database)
         .await
         .with_context(|| format!("comparing {}", table.name()))?;
-    let of = |what: &str| rows.iter().find(|row| row.0 == what);
-    let count = |what| of(what).map_or(0, |row| row.1);
-    let first = WHAT
-        .iter()
-        .filter_map(|what| of(what))
-        .flat_map(|(what, _, keys)| keys.iter().map(move |key| format!("{what} {key}")))
-        .collect();
-    let [missing, extra, changed] = WHAT.map(count);
-    Ok(TableDifference { table: table.name(), missing, extra, changed, first })
+    let sorts = WHAT.map(|what| {
+        let found = rows.iter().find(|(sort, ..)| sort == what);
+        found.map_or((0, Vec::new()), |(_, count, keys)| (*count, keys.clone()))
+    });
+    Ok(TableDifference::new(table.name(), sorts))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tapeline_schemas::Kind;
@@ -39,12 +38,11 @@ impl Context {
     /// Connects to the registry and to Kafka; waits for a registry that does not answer.
     pub async fn new(config: Config, shutdown: &CancellationToken) -> Result<Context> {
         config.kafka.check()?;
-        let Some(url) = &config.registry.url else {
+        let Some(registry) = RegistryClient::configured(&config.registry)? else {
             bail!(
                 "registry.url is not set: start `tapeline registry`, or name another Confluent-compatible one"
             );
         };
-        let registry = RegistryClient::new(url, Duration::from_millis(config.registry.timeout_ms))?;
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
         let topics = describe_all(config.kafka.clone()).await?;
         Ok(Context {

@@ -4,6 +4,7 @@ pub(crate) mod candles;
 mod context;
 mod host;
 mod incarnation;
+mod influx;
 
 use std::time::Duration;
 
@@ -36,9 +37,15 @@ pub enum StageName {
     Cache,
     /// Trades into candles, and their revision.
     Candles,
+    /// Market data into InfluxDB, a second target beside the database.
+    Influx,
 }
 
 impl StageName {
+    /// The stages of a whole pipeline; the others are started by name.
+    pub const WHOLE: [StageName; 4] =
+        [StageName::Validate, StageName::Store, StageName::Cache, StageName::Candles];
+
     /// The name in groups, metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,6 +53,7 @@ impl StageName {
             StageName::Store => "store",
             StageName::Cache => "cache",
             StageName::Candles => "candles",
+            StageName::Influx => "influx",
         }
     }
 }
@@ -62,10 +70,10 @@ pub struct StageGroup {
 }
 
 impl Context {
-    /// Every consumer group of the pipeline.
+    /// Every consumer group of the pipeline; `influx` only where it is configured.
     pub fn groups(&self) -> Result<Vec<StageGroup>> {
         let group = |stage, name, topics| StageGroup { stage, name, topics };
-        Ok(vec![
+        let mut groups = vec![
             group(StageName::Validate, "validate", self.raw_topics()?),
             group(StageName::Candles, "candles", self.sink_topics([Kind::Trade])?),
             group(StageName::Candles, "candles-longer", self.sink_topics([Kind::Candle])?),
@@ -77,7 +85,12 @@ impl Context {
             ),
             group(StageName::Store, "store", self.sink_topics(STORED_KINDS)?),
             group(StageName::Cache, "cache", self.sink_topics(CACHED_KINDS)?),
-        ])
+        ];
+        if self.config.influx.url.is_some() {
+            let topics = self.sink_topics(influx::KINDS)?;
+            groups.push(group(StageName::Influx, "influx", topics));
+        }
+        Ok(groups)
     }
 }
 
@@ -94,6 +107,7 @@ pub fn run_stage(
             StageName::Store => run_store(context, shutdown).await,
             StageName::Cache => run_cache(context, shutdown).await,
             StageName::Candles => candles::run(context, shutdown).await,
+            StageName::Influx => influx::run(context, shutdown).await,
         }
         .with_context(|| format!("stage {}", stage.name()))
     })
@@ -199,10 +213,13 @@ pub const CACHED_KINDS: [Kind; 3] = [Kind::Ticker, Kind::Book, Kind::Candle];
 async fn run_cache(context: &Context, shutdown: CancellationToken) -> Result<()> {
     let config = &context.config;
     let topics = context.sink_topics(CACHED_KINDS)?;
-    let settings =
-        RedisSettings::new(&config.redis.url, &config.pipeline.id, identities(context, &topics));
+    let settings = RedisSettings::new(
+        config.redis.client()?,
+        &config.pipeline.id,
+        identities(context, &topics),
+    );
     let ends = LogEndReader::new(&config.kafka, topics.clone())?;
-    let sink = RedisSink::new(settings, ends).map_err(anyhow::Error::msg)?;
+    let sink = RedisSink::new(settings, ends);
     let limits = Limits {
         batch_positions: config.cache.batch_events,
         batch_bytes: 4 * 1024 * 1024,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(90);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-fn env(name: &str, default: &str) -> String {
+pub(crate) fn env(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 

@@ -44,7 +44,7 @@ struct Sent {
     receive_time: i64,
 }
 
-fn run(command: &mut Command, what: &str) -> Output {
+pub(crate) fn run(command: &mut Command, what: &str) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(
         output.status.success(),
@@ -56,20 +56,19 @@ fn run(command: &mut Command, what: &str) -> Output {
     output
 }
 
-/// An interpreter with the example's requirements, as pinned; made once for each list of them.
-fn interpreter() -> PathBuf {
-    let requirements = Path::new(EXAMPLE).join("requirements.txt");
-    let pinned = std::fs::read_to_string(&requirements).expect("requirements.txt");
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv-python");
+/// An interpreter with the pinned `requirements`, called `name`; made once for each list of them.
+pub(crate) fn interpreter(name: &str, requirements: &Path) -> PathBuf {
+    let pinned = std::fs::read_to_string(requirements).expect("requirements");
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let (python, done) = (venv.join("bin/python"), venv.join("installed.txt"));
     if std::fs::read_to_string(&done).is_ok_and(|installed| installed == pinned) {
         return python;
     }
     let make = "python3 -m venv (needs python3 and python3-venv: apt-get install python3-venv)";
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv), make);
-    let install = "pip install -r examples/python/requirements.txt (needs PyPI or a mirror of it)";
+    let install = format!("pip install -r {} (needs PyPI or a mirror)", requirements.display());
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(Command::new(&python).args(pip).arg(&requirements), install);
+    run(Command::new(&python).args(pip).arg(requirements), &install);
     // Nothing that the list forgot to pin was drawn in.
     let frozen = run(Command::new(&python).args(["-m", "pip", "freeze"]), "pip freeze");
     let names = |text: &str| {
@@ -88,7 +87,8 @@ fn interpreter() -> PathBuf {
 fn produce(pipeline: &Pipeline, more: &[&str]) -> Summary {
     let config = &pipeline.context.config;
     let registry = config.registry.url.as_deref().expect("a registry");
-    let mut command = Command::new(interpreter());
+    let mut command =
+        Command::new(interpreter("venv-python", &Path::new(EXAMPLE).join("requirements.txt")));
     command.arg(Path::new(EXAMPLE).join("produce.py"));
     command.args(["--brokers", &config.kafka.brokers, "--registry", registry]);
     command.args(["--topic", &look::raw_topic(pipeline, Kind::Trade)]).args(more);

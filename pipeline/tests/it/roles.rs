@@ -2,75 +2,18 @@
 //!
 //! Roles belong to a whole cluster, so this has one of its own.
 
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Command;
-
 use sqlx::{Connection, Executor, PgConnection};
 use tapeline::migrate::{self, roles};
 use tapeline::wiring::{Context, StageName};
 use tapeline_schemas::Control;
 use tapeline_schemas::{Kind, Micros};
 
+use crate::cluster::Cluster;
 use crate::common::{Pipeline, eventually};
 use crate::look::{self, trade};
 
-const SERVICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");
 const MINUTE: i64 = 60_000_000;
 const START: i64 = 1_699_920_000_000_000;
-
-/// A PostgreSQL of the test's own, gone with it.
-struct Cluster {
-    directory: PathBuf,
-    port: u16,
-}
-
-impl Cluster {
-    fn new() -> Cluster {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("address").port();
-        drop(listener);
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("roles-{port}"));
-        let cluster = Cluster { directory, port };
-        cluster.services(&["up", "postgres"]);
-        cluster
-    }
-
-    fn services(&self, arguments: &[&str]) {
-        let done = Command::new(SERVICES)
-            .args(arguments)
-            .env("TAPELINE_SERVICES_DIR", &self.directory)
-            .env("TAPELINE_POSTGRES_PORT", self.port.to_string())
-            .status()
-            .expect("scripts/services");
-        assert!(done.success(), "scripts/services {arguments:?}");
-    }
-
-    fn url(&self, user: &str, password: &str) -> String {
-        format!("postgres://{user}:{password}@127.0.0.1:{}/tapeline", self.port)
-    }
-
-    /// The superuser that initdb made, with the password it was given.
-    fn superuser(&self) -> String {
-        let file = self.directory.join("postgres/pgpass");
-        let line = std::fs::read_to_string(file).expect("pgpass");
-        let password = line.trim().rsplit(':').next().expect("a password").to_owned();
-        self.url("postgres", &password)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let purge = Command::new(SERVICES)
-            .arg("purge")
-            .env("TAPELINE_SERVICES_DIR", &self.directory)
-            .env("TAPELINE_POSTGRES_PORT", self.port.to_string())
-            .status();
-        if purge.is_ok_and(|status| status.success()) {
-            let _ = std::fs::remove_dir_all(&self.directory);
-        }
-    }
-}
 
 fn password(login: &str) -> String {
     format!("{login}-$ecret+1")

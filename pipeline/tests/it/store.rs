@@ -22,7 +22,7 @@ fn trade(id: u32) -> Trade<'static> {
     }
 }
 
-async fn publish(pipeline: &Pipeline, ids: std::ops::Range<u32>) {
+pub(crate) async fn publish(pipeline: &Pipeline, ids: std::ops::Range<u32>) {
     let publisher = pipeline.context.publisher().expect("publisher");
     for id in ids {
         let trade = trade(id);

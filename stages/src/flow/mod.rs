@@ -3,6 +3,7 @@
 mod batch;
 mod loss;
 mod origin;
+mod originals;
 mod owning;
 mod record;
 mod run;
@@ -12,6 +13,7 @@ mod stage;
 mod writer;
 
 pub use batch::{Batch, Batcher, Position, Rejected, Span};
+pub(crate) use originals::{Original, Originals};
 pub(crate) use record::Slice;
 pub use record::{Chunk, Contract, HeaderSlices, Headers, Record, Topic, TopicPartition};
 pub use run::{Limits, run};

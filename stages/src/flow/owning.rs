@@ -53,7 +53,7 @@ where
         for resume in &resumes {
             let next_offset = match resume.start {
                 Start::At(offset) => Some(offset),
-                Start::Beginning | Start::Committed => None,
+                Start::Beginning | Start::Committed | Start::CommittedOrEarlier(_) => None,
             };
             self.held.insert(resume.at, Held::new(resume.held_origin, next_offset));
         }

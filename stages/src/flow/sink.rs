@@ -18,6 +18,8 @@ pub enum Start {
     At(i64),
     /// Where the group committed, with the note left there; the beginning where it never did.
     Committed,
+    /// At this offset, or where the group committed, whichever comes first.
+    CommittedOrEarlier(i64),
 }
 
 /// A partition's start with the last origin its owner holds.

@@ -1,5 +1,6 @@
 //! Where batches become durable.
 
+pub mod influx;
 pub mod redis;
 pub mod timescale;
 

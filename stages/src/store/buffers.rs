@@ -3,31 +3,19 @@
 use tapeline_schemas::Micros;
 
 use super::table::Table;
-use crate::flow::{Output, Record, Reject, Rejected, TopicPartition};
+use crate::flow::{Original, Originals, Output, Record, Reject, Rejected, TopicPartition};
 
 /// A row: where its tuple is, and all that is needed to account for it or to refuse it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     start: u32,
     end: u32,
-    /// Place of the record it comes from.
-    pub(crate) at: TopicPartition,
-    pub(crate) offset: i64,
     /// Time of its event.
     pub(crate) time: Micros,
-    appended: Micros,
     /// Rows of one symbol have one number.
     group: u32,
-    original: Original,
-}
-
-/// Where the record's bytes are kept: key, value, headers, one behind the other.
-#[derive(Debug, Clone, Copy)]
-struct Original {
-    start: u32,
-    key: Option<u32>,
-    value: Option<u32>,
-    headers: u32,
+    /// The record it comes from.
+    pub(crate) original: Original,
 }
 
 /// Tuples of one table.
@@ -42,7 +30,7 @@ pub(crate) struct TableBuffer {
 #[derive(Debug, Default)]
 pub struct CopyBuffers {
     tables: [TableBuffer; Table::ALL.len()],
-    originals: Vec<u8>,
+    originals: Originals,
     /// Versions of the rules that judged the records, by partition.
     rules: Vec<(TopicPartition, String)>,
     /// The one last noted: nearly every record has those of the one before.
@@ -94,17 +82,9 @@ impl CopyBuffers {
                 return Err(error);
             }
         };
-        let original = keep(&mut self.originals, record);
-        buffer.rows.push(Row {
-            start: start as u32,
-            end: buffer.tuples.len() as u32,
-            at: record.at,
-            offset: record.offset,
-            time,
-            appended: record.time,
-            group,
-            original,
-        });
+        let original = self.originals.keep(record);
+        let (start, end) = (start as u32, buffer.tuples.len() as u32);
+        buffer.rows.push(Row { start, end, time, group, original });
         Ok(time)
     }
 
@@ -130,18 +110,7 @@ impl CopyBuffers {
     /// The record behind a row, for quarantine.
     pub(crate) fn rejected(&self, table: Table, row: usize, reject: Reject) -> Rejected {
         let row = &self.tables[table as usize].rows[row];
-        let mut rest = &self.originals[row.original.start as usize..];
-        let mut take = |length: u32| {
-            let (taken, tail) = rest.split_at(length as usize);
-            rest = tail;
-            taken
-        };
-        let key = row.original.key.map(&mut take);
-        let value = row.original.value.map(&mut take);
-        let headers = crate::flow::Headers::from_bytes(take(row.original.headers));
-        let record =
-            Record { at: row.at, offset: row.offset, time: row.appended, key, value, headers };
-        Rejected::copy(&record, reject)
+        self.originals.rejected(&row.original, reject)
     }
 
     /// Index of a table's row among all rows.
@@ -155,28 +124,13 @@ impl CopyBuffers {
             .tables
             .iter()
             .flat_map(|buffer| &buffer.rows)
-            .map(|row| (row.at, row.offset))
+            .map(|row| row.original.place())
             .collect();
         let records: std::collections::HashSet<_> =
             rows.iter().filter_map(|&row| all.get(row)).collect();
         for buffer in &mut self.tables {
-            buffer.rows.retain(|row| !records.contains(&(row.at, row.offset)));
+            buffer.rows.retain(|row| !records.contains(&row.original.place()));
         }
-    }
-}
-
-#[inline]
-fn keep(originals: &mut Vec<u8>, record: &Record<'_>) -> Original {
-    let start = originals.len() as u32;
-    let headers = record.headers.as_bytes();
-    for part in [record.key.unwrap_or_default(), record.value.unwrap_or_default(), headers] {
-        originals.extend_from_slice(part);
-    }
-    Original {
-        start,
-        key: record.key.map(|key| key.len() as u32),
-        value: record.value.map(|value| value.len() as u32),
-        headers: headers.len() as u32,
     }
 }
 
@@ -189,7 +143,7 @@ impl Output for CopyBuffers {
         let rows = |buffer: &TableBuffer| {
             buffer.tuples.len() + buffer.rows.len() * std::mem::size_of::<Row>()
         };
-        self.originals.len() + self.tables.iter().map(rows).sum::<usize>()
+        self.originals.byte_len() + self.tables.iter().map(rows).sum::<usize>()
     }
 
     fn clear(&mut self) {

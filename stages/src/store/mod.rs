@@ -21,7 +21,8 @@ pub(crate) use pushed::uuid;
 use rows::Origin;
 pub use table::Table;
 pub(crate) use table::{Rule, Spec};
-pub(crate) use tuple::{HEADER, TRAILER, Tuple, postgres_micros};
+pub use tuple::{HEADER, TRAILER};
+pub(crate) use tuple::{Tuple, postgres_micros};
 
 /// The stage: one checked record, at most one row.
 #[derive(Debug, Default)]
@@ -35,6 +36,23 @@ impl Store {
     pub fn new() -> Store {
         Store::default()
     }
+}
+
+/// Appends a trade as a tuple of the binary COPY into [`Table::Trades`], whose raw record is at
+/// `offset` of `partition`: for filling tables without Kafka. Times that PostgreSQL cannot hold are
+/// refused.
+pub fn put_trade(
+    trade: &Trade<'_>,
+    partition: i32,
+    offset: i64,
+    out: &mut Vec<u8>,
+) -> Result<(), Reject> {
+    rows::trade(trade, Origin { partition, offset }, out).map(drop)
+}
+
+/// The same for a candle of ours and [`Table::Ohlcv`].
+pub fn put_candle(candle: &Candle<'_>, out: &mut Vec<u8>) -> Result<(), Reject> {
+    rows::candle(candle, None, out).map(drop)
 }
 
 /// What became of a record that stands for no event, or for one that is not taken again.

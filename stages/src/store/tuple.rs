@@ -9,9 +9,9 @@ use tapeline_schemas::{Micros, Money, Wide};
 use super::numeric::{put_money, put_wide};
 
 /// What a binary COPY begins with: signature, flags, no extension.
-pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What it ends with.
-pub(crate) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
+pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What a binary COPY ends with.
+pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 /// Microseconds from 1970 to PostgreSQL's epoch, 2000-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;

@@ -16,6 +16,7 @@ use tapeline_schemas::{
 };
 
 use self::memory::{Judgement, SymbolMemory};
+pub use self::robust::Estimate;
 pub use self::rules::RULES_VERSION;
 pub use self::settings::Settings;
 use crate::decode::Decoders;

@@ -10,7 +10,7 @@ const FLOOR_PARTS: i128 = 400;
 
 /// The last [`WINDOW`] prices of one symbol, as mantissas.
 #[derive(Debug, Clone)]
-pub(super) struct Estimate {
+pub struct Estimate {
     recent: [i128; WINDOW],
     sorted: [i128; WINDOW],
     len: usize,
@@ -25,7 +25,7 @@ impl Default for Estimate {
 
 impl Estimate {
     /// The median and the deviations that `price` lies from it, if that is more than `limit`.
-    pub(super) fn judge(&self, price: i128, limit: u32) -> Option<(i128, i128)> {
+    pub fn judge(&self, price: i128, limit: u32) -> Option<(i128, i128)> {
         if self.len < MINIMUM {
             return None;
         }
@@ -43,7 +43,7 @@ impl Estimate {
 
     /// Remembers a price, also one that was judged odd: after a real change of level the
     /// median follows within half a window.
-    pub(super) fn push(&mut self, price: i128) {
+    pub fn push(&mut self, price: i128) {
         if self.len == WINDOW {
             let oldest = self.recent[self.next];
             let at = self.sorted.partition_point(|&p| p < oldest);

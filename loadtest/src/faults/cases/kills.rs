@@ -45,7 +45,7 @@ pub(crate) async fn failpoints(run: Arc<Run>) -> Result<Outcome> {
         }
         alive.extend(tally.alive);
     }
-    // Those of a lifecycle are killed in a test of its own (`it/archive.rs`).
+    // Those of a lifecycle are killed in a test of its own (`it/archive`).
     let of_stages = |place: &&str| STAGES.iter().any(|(_, prefix)| place.starts_with(prefix));
     for place in PLACES.into_iter().filter(of_stages) {
         if !kills.contains_key(place) {

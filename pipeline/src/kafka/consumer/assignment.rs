@@ -160,14 +160,14 @@ impl Worker {
         let mut list = TopicPartitionList::new();
         let mut lost = Vec::new();
         for resume in &starting.resumes {
+            let committed = starting.committed.get(&resume.at).copied();
             let offset = match resume.start {
-                Start::Beginning => Offset::Beginning,
-                Start::At(offset) => Offset::Offset(offset),
-                Start::Committed => starting
-                    .committed
-                    .get(&resume.at)
-                    .map_or(Offset::Beginning, |&o| Offset::Offset(o)),
+                Start::Beginning => None,
+                Start::At(offset) => Some(offset),
+                Start::Committed => committed,
+                Start::CommittedOrEarlier(offset) => committed.map(|o| o.min(offset)),
             };
+            let offset = offset.map_or(Offset::Beginning, Offset::Offset);
             let offset = self.in_log(resume.at, offset, &mut lost)?;
             list.add_partition_offset(self.name(resume.at), resume.at.partition, offset)?;
         }

@@ -161,7 +161,7 @@ impl Worker {
             };
             let next = match resume.start {
                 Start::At(offset) => offset.max(range.from),
-                Start::Beginning | Start::Committed => range.from,
+                Start::Beginning | Start::Committed | Start::CommittedOrEarlier(_) => range.from,
             };
             if next < range.to {
                 let name = &self.topics[range.at.topic as usize].name;

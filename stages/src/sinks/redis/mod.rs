@@ -17,17 +17,20 @@ use crate::sinks::TopicIdentity;
 use server::{Server, Write};
 pub use shown::{Shown, shown};
 
-/// Where the log ends.
+/// Where the log ends, and where what may still be shown begins.
 pub trait LogEnds: Send {
     /// The next offset that the partition will give.
     fn end(&mut self, at: TopicPartition) -> impl Future<Output = Result<i64, String>> + Send;
+
+    /// The first offset that was appended within the time that a value lives; the end where none was.
+    fn living(&mut self, at: TopicPartition) -> impl Future<Output = Result<i64, String>> + Send;
 }
 
 /// Settings of a [`RedisSink`].
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// Where Redis is: `redis://…`.
-    pub url: String,
+    /// Where Redis is, and how to reach it.
+    pub client: redis::Client,
     /// Name of the pipeline, as in the sentinel's key.
     pub pipeline: String,
     /// The topics, as [`TopicPartition::topic`] counts them.
@@ -39,16 +42,11 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// Settings with the usual limits.
     pub fn new(
-        url: impl Into<String>,
+        client: redis::Client,
         pipeline: impl Into<String>,
         topics: Vec<TopicIdentity>,
     ) -> RedisSettings {
-        RedisSettings {
-            url: url.into(),
-            pipeline: pipeline.into(),
-            topics,
-            answer: Duration::from_secs(5),
-        }
+        RedisSettings { client, pipeline: pipeline.into(), topics, answer: Duration::from_secs(5) }
     }
 }
 
@@ -79,10 +77,10 @@ pub struct RedisSink<E> {
 }
 
 impl<E: LogEnds> RedisSink<E> {
-    /// A sink that connects when it is first used; an error if the address cannot be read.
-    pub fn new(settings: RedisSettings, ends: E) -> Result<RedisSink<E>, String> {
-        Ok(RedisSink {
-            server: Server::new(&settings.url, &settings.pipeline, settings.answer)?,
+    /// A sink that connects when it is first used.
+    pub fn new(settings: RedisSettings, ends: E) -> RedisSink<E> {
+        RedisSink {
+            server: Server::new(settings.client, &settings.pipeline, settings.answer),
             topics: settings.topics,
             ends,
             folds: Folds::default(),
@@ -90,7 +88,7 @@ impl<E: LogEnds> RedisSink<E> {
             copies: Vec::new(),
             pending: Vec::new(),
             folded: HashMap::new(),
-        })
+        }
     }
 
     /// Takes a batch's values into memory.
@@ -213,12 +211,19 @@ impl<E: LogEnds> Sink<LastValues> for RedisSink<E> {
 
     async fn assign(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Resume>, SinkError> {
         self.forget(partitions);
+        let mut resumes = Vec::with_capacity(partitions.len());
         for &at in partitions {
             let until = self.ends.end(at).await.map_err(SinkError::Retry)?;
             self.folds.begin(at, until);
+            // All that Redis may hold is read again (R2): what it lost comes back, what it has is not written twice.
+            let living = self.ends.living(at).await.map_err(SinkError::Retry)?;
+            resumes.push(Resume {
+                at,
+                start: Start::CommittedOrEarlier(living),
+                held_origin: None,
+            });
         }
-        let resume = |&at| Resume { at, start: Start::Committed, held_origin: None };
-        Ok(partitions.iter().map(resume).collect())
+        Ok(resumes)
     }
 
     async fn revoke(&mut self, partitions: &[TopicPartition]) {

@@ -11,6 +11,7 @@ use super::fields;
 use crate::cache::Value;
 use crate::flow::TopicPartition;
 use crate::sinks::TopicIdentity;
+use crate::tls::advised;
 
 const SCRIPT: &str = include_str!("replace.lua");
 /// Values in one round trip: bounds the memory of requests and answers (invariant 8).
@@ -44,15 +45,15 @@ fn field(topics: &[TopicIdentity], at: TopicPartition) -> String {
 }
 
 impl Server {
-    pub(super) fn new(url: &str, pipeline: &str, answer: Duration) -> Result<Server, String> {
-        Ok(Server {
-            client: Client::open(url).map_err(|error| format!("redis url: {error}"))?,
+    pub(super) fn new(client: Client, pipeline: &str, answer: Duration) -> Server {
+        Server {
+            client,
             connection: None,
             sentinel: format!("tapeline:cache:{pipeline}:alive"),
             sha: String::new(),
             run_id: None,
             answer,
-        })
+        }
     }
 
     async fn within<T>(
@@ -79,7 +80,7 @@ impl Server {
             Ok((connection, info, sha))
         };
         let (connection, info, sha) =
-            self.within(connecting).await.map_err(|error| format!("redis: {error}"))?;
+            self.within(connecting).await.map_err(|error| advised(format!("redis: {error}")))?;
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
         let is_other = self.run_id.is_some() && self.run_id != run_id;
         self.run_id = run_id;

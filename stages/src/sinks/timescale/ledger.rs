@@ -26,10 +26,12 @@ pub(super) fn account(out: &CopyBuffers, merged: &[(Table, Merged)], spans: &mut
     let mut days = Days::new();
     let day = |time: Micros| time.0.div_euclid(DAY_MICROS);
     for table in Table::ALL.into_iter().filter(|table| !table.is_beside()) {
-        for run in
-            out.table(table).rows().chunk_by(|a, b| a.at == b.at && day(a.time) == day(b.time))
+        for run in out
+            .table(table)
+            .rows()
+            .chunk_by(|a, b| a.original.at == b.original.at && day(a.time) == day(b.time))
         {
-            *days.entry((run[0].at, day(run[0].time))).or_default() += run.len() as u64;
+            *days.entry((run[0].original.at, day(run[0].time))).or_default() += run.len() as u64;
         }
     }
     for (table, merged) in merged.iter().filter(|(table, _)| !table.is_beside()) {
@@ -37,13 +39,13 @@ pub(super) fn account(out: &CopyBuffers, merged: &[(Table, Merged)], spans: &mut
         for &(row, is_conflict) in &merged.dropped {
             let row = &rows[row];
             let outcome = if is_conflict { Outcome::Conflict } else { Outcome::Duplicate };
-            if let Some(span) = spans.iter_mut().find(|span| span.at == row.at) {
+            if let Some(span) = spans.iter_mut().find(|span| span.at == row.original.at) {
                 span.reclassify(Outcome::Taken, outcome, 1);
             }
         }
         let dropped = merged.dropped.iter().map(|&(row, _)| row);
         for row in dropped.chain(merged.replaced.iter().copied()) {
-            if let Some(count) = days.get_mut(&(rows[row].at, day(rows[row].time))) {
+            if let Some(count) = days.get_mut(&(rows[row].original.at, day(rows[row].time))) {
                 *count -= 1;
             }
         }
@@ -86,7 +88,7 @@ fn put(bytes: &mut Vec<u8>, fences: &Fences, out: &CopyBuffers, span: &Span, day
     }
     // Of the rows, not of the span: a refused row's time is none of ours.
     let rows = || Table::ALL.into_iter().flat_map(|table| out.table(table).rows());
-    let times = || rows().filter(|row| row.at == span.at).map(|row| row.time);
+    let times = || rows().filter(|row| row.original.at == span.at).map(|row| row.time);
     for time in [times().min(), times().max()] {
         tuple.bigint_or_null(time.and_then(postgres_micros));
     }

@@ -1,0 +1,43 @@
+//! What to do about a connection that TLS refused.
+
+/// Parts of the texts of rustls, sqlx, OpenSSL and librdkafka, and what to do about each.
+const ADVICE: [(&str, &str); 12] = [
+    ("UnknownIssuer", UNTRUSTED),
+    ("CaUsedAsEndEntity", UNTRUSTED),
+    ("certificate expired", EXPIRED),
+    ("certificate has expired", EXPIRED),
+    ("not valid for name", OTHER_NAME),
+    ("NotValidForName", OTHER_NAME),
+    // OpenSSL does not say which of them it is.
+    (
+        "certificate verify failed",
+        "its certificate is not trusted, has expired or is for another host name: check \
+         ssl.ca.location, the certificate's dates, and the names in kafka.brokers",
+    ),
+    ("does not support TLS", PLAIN),
+    ("corrupt message", PLAIN),
+    ("SSL routines::", PLAIN),
+    ("SSL listener?", "it wants TLS: set security.protocol in kafka.properties to SASL_SSL or SSL"),
+    ("SASL authentication error", "check sasl.username and sasl.password in kafka.properties"),
+];
+
+const UNTRUSTED: &str = "its certificate is of a CA that is not trusted: name the CA's file (sslrootcert in the \
+     database's URL, redis.ca_file, registry.ca_file, influx.ca_file)";
+const EXPIRED: &str = "its certificate has expired: renew it";
+const OTHER_NAME: &str =
+    "its certificate is for another host name: connect by a name that it has, or give it this one";
+const PLAIN: &str = "it does not speak TLS there, and nothing is sent in plain text: check the \
+     address, and that the server has TLS on";
+
+/// What to do about a refusal, by the error's text; none where TLS or login is not at fault.
+pub fn advice(error: &str) -> Option<&'static str> {
+    ADVICE.iter().find(|(part, _)| error.contains(part)).map(|(_, advice)| *advice)
+}
+
+/// The error with what to do about it.
+pub fn advised(error: String) -> String {
+    match advice(&error) {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error,
+    }
+}
