@@ -65,7 +65,7 @@ pub(crate) async fn run(args: DatabaseArgs) -> Result<bool> {
     figures.write(&file)?;
     println!("{}\n{}; {:.0} s", figures.table(), file.display(), began.elapsed().as_secs_f64());
     let missed = figures.missed();
-    if missed.iter().any(|name| *name == life::IDENTICAL) {
+    if missed.contains(&life::IDENTICAL) {
         bail!("archive, drop and restore changed the table");
     }
     Ok(missed.is_empty())

@@ -182,11 +182,16 @@ fn scalar(text: &str, default: Option<&Value>) -> Value {
     match default {
         Some(Value::String(_) | Value::Array(_)) => text.into(),
         _ => match serde_json::from_str(text) {
-            // A key of digits alone must not lose any.
-            Ok(value @ (Value::Number(_) | Value::Bool(_))) if value.to_string() == text => value,
+            Ok(value @ (Value::Number(_) | Value::Bool(_))) if keeps_text(&value, text) => value,
             _ => text.into(),
         },
     }
+}
+
+/// A key of digits alone must not lose any.
+fn keeps_text(value: &Value, text: &str) -> bool {
+    let written = value.to_string();
+    written == text
 }
 
 /// A URL from the parts, where any is given. PgBouncer's or the database's host alike.

@@ -32,7 +32,7 @@ mod roles;
 mod schedule;
 mod store;
 mod tape;
-mod twins;
 mod tls;
+mod twins;
 mod validate;
 mod venue_candles;

@@ -110,7 +110,7 @@ fn as_role(pipeline: &Pipeline, cluster: &Cluster, role: &str) -> Context {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stages_work_under_logins_that_are_refused_everything_else_o7() {
-    let cluster = tokio::task::block_in_place(Cluster::new);
+    let cluster = tokio::task::block_in_place(|| Cluster::new("roles", &["postgres"]));
     let owner = cluster.url("tapeline", "tapeline");
     let pipeline = Pipeline::with("roles", |config| config.database.url = owner.clone()).await;
     let mut superuser = PgConnection::connect(&cluster.superuser()).await.expect("superuser");

@@ -18,7 +18,7 @@ pub(crate) fn settle(out: &mut Output, collector: &Collector) -> Vec<String> {
         match item {
             Item::Publish(outgoing) => collector.put(outgoing),
             Item::RequestSnapshot { symbol } => wanted.push(symbol),
-            Item::Resubscribe { .. } => {}
+            Item::Resubscribe { .. } | Item::Reply { .. } => {}
         }
     }
     wanted

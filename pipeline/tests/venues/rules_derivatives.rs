@@ -20,7 +20,7 @@ fn resubscriptions(out: &mut Output, collector: &Collector) -> Vec<Vec<String>> 
         match item {
             Item::Publish(outgoing) => collector.put(outgoing),
             Item::Resubscribe { texts, .. } => all.push(texts),
-            Item::RequestSnapshot { symbol } => panic!("{symbol}"),
+            other @ (Item::RequestSnapshot { .. } | Item::Reply { .. }) => panic!("{other:?}"),
         }
     }
     all

@@ -179,9 +179,9 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
 /// Breaks an object and a manifest in turn: each is named, and mended again.
 async fn spoil(place: &Place, s3: &S3) {
     let bucket = s3.bucket();
-    let listed =
-        bucket.list_with_delimiter(Some(&"tape/kind=trade/exchange=KRAKEN/date=2021-04-17".into()));
-    let object = listed.await.expect("lists").objects.remove(0).location;
+    let day = "tape/kind=trade/exchange=KRAKEN/date=2021-04-17".into();
+    let listed = bucket.list_with_delimiter(Some(&day)).await;
+    let object = listed.expect("lists").objects.remove(0).location;
     let manifest = "tape/_manifests/kind=trade/date=2021-04-17/000.json".into();
     for (path, what) in
         [(&object, "the object was changed"), (&manifest, "it was changed, or cut off")]

@@ -3,6 +3,7 @@
 
 mod server;
 
+use std::iter;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl InfluxSink {
     async fn send(&mut self, out: &Lines) -> Result<Vec<RefusedRow>, SinkError> {
         let mut refused = Vec::new();
         // The first is the last: what is left of the batch, in order from the end.
-        let mut left: Vec<Range<usize>> = vec![0..out.len()];
+        let mut left: Vec<Range<usize>> = iter::once(0..out.len()).collect();
         while let Some(rows) = left.pop() {
             let reason = match self.server.write(out.body(rows.clone())).await {
                 Answer::Written => {
