@@ -1,10 +1,12 @@
 //! Two connectors for the same symbols: whichever is killed, no trade is lost, and none is there twice (C1).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use tapeline::config::VenueConfig;
-use tapeline::playback::{self, Join, Options, Recording, Speed};
+use tapeline::playback::{self, Handle, Join, Options, Recording, Speed};
 use tapeline::venue::{CHANNELS, venue};
 use tapeline::wiring::StageName;
 use tapeline_schemas::Kind;
@@ -20,6 +22,26 @@ fn laps() -> u32 {
     std::env::var("TAPELINE_TWIN_LAPS").map_or(1, |laps| laps.parse().expect("a number of laps"))
 }
 
+/// Every venue's trades from the playback, and over how many connections they come.
+fn trades_of_all(dir: &Path, playback: &Handle) -> (BTreeMap<String, VenueConfig>, u64) {
+    let mut connections = 0;
+    let venues = VENUES.map(|name| {
+        let mut settings = Recording::read(dir, name).expect("recording").settings();
+        settings.channels = vec![Kind::Trade];
+        let spec = venue(name).expect("known");
+        connections += (spec.connector)(settings.clone()).connections().len().max(1) as u64;
+        let config = VenueConfig {
+            symbols: settings.symbols,
+            channels: vec![CHANNELS[0].name().to_owned()],
+            ws_url: Some(playback.ws_url(name)),
+            rest_url: Some(playback.rest_url(name)),
+            ..VenueConfig::default()
+        };
+        (name.to_owned(), config)
+    });
+    (venues.into(), connections)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_connectors_of_which_one_is_killed_every_two_seconds_no_trade_is_lost_or_doubled() {
     let Some(dir) = recordings() else { return };
@@ -31,22 +53,7 @@ async fn of_two_connectors_of_which_one_is_killed_every_two_seconds_no_trade_is_
     let pipeline = Pipeline::new("twins").await;
     let stages = [StageName::Validate, StageName::Store].map(|stage| pipeline.start(stage));
 
-    let mut connections = 0;
-    let mut venues = std::collections::BTreeMap::new();
-    for name in VENUES {
-        let mut settings = Recording::read(&dir, name).expect("recording").settings();
-        settings.channels = vec![Kind::Trade];
-        let spec = venue(name).expect("known");
-        connections += (spec.connector)(settings.clone()).connections().len().max(1) as u64;
-        let config = VenueConfig {
-            symbols: settings.symbols,
-            channels: vec![CHANNELS[0].name().to_owned()],
-            ws_url: Some(playback.ws_url(name)),
-            rest_url: Some(playback.rest_url(name)),
-            ..VenueConfig::default()
-        };
-        venues.insert(name.to_owned(), config);
-    }
+    let (venues, connections) = trades_of_all(&dir, &playback);
     let start = || {
         let mut command = pipeline.command(&["connect", "--playback"], |config| {
             config.connect.venues.clone_from(&venues);

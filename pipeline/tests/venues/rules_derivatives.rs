@@ -13,14 +13,15 @@ fn okx_book(action: &str, body: &str) -> String {
     )
 }
 
-/// The texts that start one feed anew, among what is to be done.
-fn resubscriptions(out: &mut Output, collector: &Collector) -> Vec<Vec<String>> {
+/// The texts that are to be sent, among what is to be done: those that start one feed anew, or a reply.
+fn texts_to_send(out: &mut Output, collector: &Collector) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for item in out.drain() {
         match item {
             Item::Publish(outgoing) => collector.put(outgoing),
             Item::Resubscribe { texts, .. } => all.push(texts),
-            other @ (Item::RequestSnapshot { .. } | Item::Reply { .. }) => panic!("{other:?}"),
+            Item::Reply { text, .. } => all.push(vec![text.to_owned()]),
+            Item::RequestSnapshot { symbol } => panic!("{symbol}"),
         }
     }
     all
@@ -39,7 +40,7 @@ fn okx_verifies_every_checksum_and_resubscribes_one_book_where_one_is_wrong() {
     for (at, frame) in [(1, &whole), (2, &right), (3, &wrong), (4, &wrong)] {
         take_frame(connector.as_mut(), 0, frame.as_bytes(), Micros(at), &mut out);
     }
-    let texts = resubscriptions(&mut out, &collector);
+    let texts = texts_to_send(&mut out, &collector);
     let [texts] = texts.as_slice() else { panic!("{texts:?}") };
     assert!(texts[0].contains("unsubscribe") && texts[1].contains(r#""instId":"BTC-USD""#));
     take_frame(connector.as_mut(), 0, whole.as_bytes(), Micros(5), &mut out);
@@ -73,7 +74,7 @@ fn okx_follows_its_sequence_where_it_gives_one_and_needs_no_checksum_then() {
     ] {
         take_frame(connector.as_mut(), 0, frame.as_bytes(), Micros(at), &mut out);
     }
-    assert_eq!(resubscriptions(&mut out, &collector).len(), 1);
+    assert_eq!(texts_to_send(&mut out, &collector).len(), 1);
     let all = collector.take();
     let deltas = books(&all, BookAction::Delta);
     let spans: Vec<_> = deltas.iter().map(|d| (d.first_sequence, d.sequence)).collect();
@@ -161,7 +162,7 @@ fn deribit_follows_its_chain_and_resubscribes_one_book_where_it_breaks() {
     ] {
         take_frame(connector.as_mut(), 0, frame.as_bytes(), Micros(at), &mut out);
     }
-    let texts = resubscriptions(&mut out, &collector);
+    let texts = texts_to_send(&mut out, &collector);
     let [texts] = texts.as_slice() else { panic!("{texts:?}") };
     assert!(texts[0].contains("public/unsubscribe") && texts[1].contains(&format!("book.{NAME}")));
     let all = collector.take();
@@ -212,7 +213,7 @@ fn deribit_answers_a_test_and_notices_trades_that_are_missing() {
     let collector = Collector::default();
     let test = br#"{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}"#;
     take_frame(connector.as_mut(), 0, test, Micros(1), &mut out);
-    let texts = resubscriptions(&mut out, &collector);
+    let texts = texts_to_send(&mut out, &collector);
     assert!(texts.len() == 1 && texts[0][0].contains("public/test"));
     let row = |seq: u32| {
         format!(

@@ -1,6 +1,6 @@
 //! A venue whose every word is the test's: Binance's protocol over real sockets, all clients at the same place.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ struct Told {
     clients: Vec<Option<Client>>,
     heard: Vec<String>,
     updates: i64,
-    trades: i64,
+    /// The last trade of each symbol: the venue numbers them one by one.
+    trades: HashMap<String, i64>,
 }
 
 /// The venue.
@@ -136,8 +137,9 @@ impl Stage {
     pub(crate) fn trade(&self, base: &str) -> i64 {
         let (id, millis) = {
             let mut told = self.told();
-            told.trades += 1;
-            (told.trades, told.now / 1_000)
+            let last = told.trades.entry(base.to_owned()).or_default();
+            *last += 1;
+            (*last, told.now / 1_000)
         };
         let symbol = format!("{base}USDT");
         let data = json!({"e": "aggTrade", "E": millis, "s": symbol, "a": id, "p": "10", "q": "1",
@@ -176,7 +178,7 @@ async fn listed(State(stage): State<Stage>) -> impl IntoResponse {
 
 async fn depth(
     State(stage): State<Stage>,
-    Query(_): Query<std::collections::HashMap<String, String>>,
+    Query(_): Query<HashMap<String, String>>,
 ) -> impl IntoResponse {
     let told = stage.told();
     let body = json!({"lastUpdateId": told.updates, "bids": [["10", (told.updates + 1).to_string()]], "asks": [["11", "1"]]});

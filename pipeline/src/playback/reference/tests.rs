@@ -4,67 +4,70 @@ fn text(text: &str) -> Payload {
     Payload::Text(text.to_owned())
 }
 
+/// A book in a venue's words: its name, its frames, and what who begins after them gets.
+const BOOKS: [(Protocol, &str, [&str; 2], &str); 6] = [
+    (
+        Protocol::Coinbase,
+        "level2 A-B",
+        [
+            r#"{"type":"snapshot","product_id":"A-B","asks":[["2.50","1"]],"bids":[["1.00","3"],["0.9","4"]]}"#,
+            r#"{"type":"l2update","product_id":"A-B","changes":[["buy","1.00","0.000"],["sell","2.4","5.0"]],"time":"t"}"#,
+        ],
+        r#"{"type":"snapshot","product_id":"A-B","asks":[["2.4","5.0"],["2.50","1"]],"bids":[["0.9","4"]]}"#,
+    ),
+    (
+        Protocol::Deribit,
+        "book.A-1-C",
+        [
+            r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"snapshot","timestamp":1,"instrument_name":"A-1-C","change_id":7,"bids":[["new",0.10,4714.0]],"asks":[]}}}"#,
+            r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"change","timestamp":2,"prev_change_id":7,"instrument_name":"A-1-C","change_id":9,"bids":[["delete",0.1,0.0],["new",0.2,1.0]],"asks":[["new",0.3,2.5]]}}}"#,
+        ],
+        r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"snapshot","timestamp":2,"instrument_name":"A-1-C","change_id":9,"bids":[["new",0.2,1.0]],"asks":[["new",0.3,2.5]]}}}"#,
+    ),
+    (
+        Protocol::Kraken,
+        "book-2 A/B",
+        [
+            r#"[3,{"as":[["2.0","1.0","5.1"]],"bs":[["1.0","1.00","5.2"],["0.9","1","5.0"]]},"book-2","A\/B"]"#,
+            r#"[3,{"a":[["2.1","3.0","6.1","r"]]},{"b":[["1.1","2.0","6.2"]],"c":"1"},"book-2","A\/B"]"#,
+        ],
+        r#"[3,{"as":[["2.0","1.0","5.1"],["2.1","3.0","6.1"]],"bs":[["1.1","2.0","6.2"],["1.0","1.00","5.2"]]},"book-2","A/B"]"#,
+    ),
+    (
+        Protocol::Okx,
+        "books A-B",
+        [
+            r#"{"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":[{"asks":[["3366.8","9","0","1"]],"bids":[["3366.1","7","0","2"]],"ts":"1","checksum":1,"seqId":4,"prevSeqId":-1}]}"#,
+            r#"{"arg":{"channel":"books","instId":"A-B"},"action":"update","data":[{"asks":[["3368","8","0","1"],["3372","8.50","0","3"]],"bids":[],"ts":"2","checksum":5,"seqId":6,"prevSeqId":4}]}"#,
+        ],
+        // The checksum of `3366.1:7:3366.8:9:3368:8:3372:8.50`.
+        r#"{"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":[{"asks":[["3366.8","9","0","1"],["3368","8","0","1"],["3372","8.50","0","3"]],"bids":[["3366.1","7","0","2"]],"ts":"2","checksum":CHECKSUM,"seqId":6,"prevSeqId":-1}]}"#,
+    ),
+    (
+        Protocol::Upbit,
+        "orderbook A-B",
+        [
+            r#"{"ty":"orderbook","cd":"A-B","tms":1,"obu":[],"st":"REALTIME"}"#,
+            r#"{"ty":"orderbook","cd":"A-B","tms":2,"obu":[],"st":"REALTIME"}"#,
+        ],
+        r#"{"ty":"orderbook","cd":"A-B","tms":2,"obu":[],"st":"SNAPSHOT"}"#,
+    ),
+    (
+        Protocol::Bithumb,
+        "orderbooksnapshot A_B",
+        [
+            r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"1","asks":[],"bids":[]}}"#,
+            r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"2","asks":[],"bids":[]}}"#,
+        ],
+        r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"2","asks":[],"bids":[]}}"#,
+    ),
+];
+
 /// Every venue's book, begun by a snapshot and changed by one message: what a later subscriber gets is what the
 /// venue would write, and read as a snapshot it is the same book.
 #[test]
 fn who_begins_in_the_middle_gets_the_book_as_it_is_in_the_venues_own_words() {
-    for (protocol, channel, frames, expected) in [
-        (
-            Protocol::Coinbase,
-            "level2 A-B",
-            [
-                r#"{"type":"snapshot","product_id":"A-B","asks":[["2.50","1"]],"bids":[["1.00","3"],["0.9","4"]]}"#,
-                r#"{"type":"l2update","product_id":"A-B","changes":[["buy","1.00","0.000"],["sell","2.4","5.0"]],"time":"t"}"#,
-            ],
-            r#"{"type":"snapshot","product_id":"A-B","asks":[["2.4","5.0"],["2.50","1"]],"bids":[["0.9","4"]]}"#,
-        ),
-        (
-            Protocol::Deribit,
-            "book.A-1-C",
-            [
-                r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"snapshot","timestamp":1,"instrument_name":"A-1-C","change_id":7,"bids":[["new",0.10,4714.0]],"asks":[]}}}"#,
-                r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"change","timestamp":2,"prev_change_id":7,"instrument_name":"A-1-C","change_id":9,"bids":[["delete",0.1,0.0],["new",0.2,1.0]],"asks":[["new",0.3,2.5]]}}}"#,
-            ],
-            r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.A-1-C.raw","data":{"type":"snapshot","timestamp":2,"instrument_name":"A-1-C","change_id":9,"bids":[["new",0.2,1.0]],"asks":[["new",0.3,2.5]]}}}"#,
-        ),
-        (
-            Protocol::Kraken,
-            "book-2 A/B",
-            [
-                r#"[3,{"as":[["2.0","1.0","5.1"]],"bs":[["1.0","1.00","5.2"],["0.9","1","5.0"]]},"book-2","A\/B"]"#,
-                r#"[3,{"a":[["2.1","3.0","6.1","r"]]},{"b":[["1.1","2.0","6.2"]],"c":"1"},"book-2","A\/B"]"#,
-            ],
-            r#"[3,{"as":[["2.0","1.0","5.1"],["2.1","3.0","6.1"]],"bs":[["1.1","2.0","6.2"],["1.0","1.00","5.2"]]},"book-2","A/B"]"#,
-        ),
-        (
-            Protocol::Okx,
-            "books A-B",
-            [
-                r#"{"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":[{"asks":[["3366.8","9","0","1"]],"bids":[["3366.1","7","0","2"]],"ts":"1","checksum":1,"seqId":4,"prevSeqId":-1}]}"#,
-                r#"{"arg":{"channel":"books","instId":"A-B"},"action":"update","data":[{"asks":[["3368","8","0","1"],["3372","8.50","0","3"]],"bids":[],"ts":"2","checksum":5,"seqId":6,"prevSeqId":4}]}"#,
-            ],
-            // The checksum of `3366.1:7:3366.8:9:3368:8:3372:8.50`.
-            r#"{"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":[{"asks":[["3366.8","9","0","1"],["3368","8","0","1"],["3372","8.50","0","3"]],"bids":[["3366.1","7","0","2"]],"ts":"2","checksum":CHECKSUM,"seqId":6,"prevSeqId":-1}]}"#,
-        ),
-        (
-            Protocol::Upbit,
-            "orderbook A-B",
-            [
-                r#"{"ty":"orderbook","cd":"A-B","tms":1,"obu":[],"st":"REALTIME"}"#,
-                r#"{"ty":"orderbook","cd":"A-B","tms":2,"obu":[],"st":"REALTIME"}"#,
-            ],
-            r#"{"ty":"orderbook","cd":"A-B","tms":2,"obu":[],"st":"SNAPSHOT"}"#,
-        ),
-        (
-            Protocol::Bithumb,
-            "orderbooksnapshot A_B",
-            [
-                r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"1","asks":[],"bids":[]}}"#,
-                r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"2","asks":[],"bids":[]}}"#,
-            ],
-            r#"{"type":"orderbooksnapshot","content":{"symbol":"A_B","datetime":"2","asks":[],"bids":[]}}"#,
-        ),
-    ] {
+    for (protocol, channel, frames, expected) in BOOKS {
         let mut books = Books::default();
         assert_eq!(books.snapshot(protocol, channel), None, "nothing is known before the first");
         for frame in frames {
