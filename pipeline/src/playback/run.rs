@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::confirm::confirmations;
 use super::faults::{Deed, Faults, Injected, Injector, Journal, spoil};
 use super::filter::{Change, Protocol, Subscriptions, Topic};
-use super::recording::Frame;
+use super::recording::{Frame, Payload};
 use super::reference::Books;
 use super::socket::{Pace, Tape};
 use super::venue::{Taped, Venue};
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
             let change = venue.protocol.message(&text);
             run.subscriptions.apply(&change);
             for reply in &change.replies {
-                run.tape.text(reply.clone()).await?;
+                run.say(reply.clone()).await?;
             }
             waiting.push((text, change));
         }
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         self.subscriptions.apply(&change);
         self.activate();
         for reply in &change.replies {
-            self.tape.text(reply.clone()).await?;
+            self.say(reply.clone()).await?;
         }
         self.subscribed(text, &change).await
     }
@@ -204,12 +204,20 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         for reply in confirmations(self.venue.protocol, text, &change.add) {
-            self.tape.text(reply).await?;
+            self.say(reply).await?;
         }
         let slow = self.injector.as_ref().map(Injector::slow_snapshot).unwrap_or_default();
         let due = Instant::now() + slow;
         self.snapshots.extend(change.add.iter().map(|channel| (due, channel.clone())));
         if slow.is_zero() { self.send_snapshots().await } else { Ok(()) }
+    }
+
+    /// Sends what is no part of the tape, with the time at which the tape is: a client that goes by the recorded
+    /// times has none of its own for it.
+    async fn say(&mut self, text: String) -> Result<(), Gone> {
+        let time = self.place.unwrap_or(self.venue.first);
+        self.tape.frame(&Frame { time, payload: Payload::Text(text) }).await?;
+        Ok(self.tape.flush().await?)
     }
 
     /// Sends the snapshots that are due, as of now.

@@ -45,11 +45,6 @@ impl Tape {
         if self.unflushed >= FLUSH_FRAMES { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends what is no part of the tape.
-    pub(super) async fn text(&mut self, text: String) -> Result<(), axum::Error> {
-        self.sink.send(Message::Text(text.into())).await
-    }
-
     /// Hands everything to the network.
     pub(super) async fn flush(&mut self) -> Result<(), axum::Error> {
         self.unflushed = 0;

@@ -56,7 +56,8 @@ pub(super) struct Venue {
     answers: HashMap<String, Answers>,
     /// The books that were asked for beside the stream: request and answer.
     opening: Vec<(String, String)>,
-    first: Micros,
+    /// When its first frame was received.
+    pub(super) first: Micros,
     /// From the beginning of the tape to its next one: whole minutes, so that times in any unit and candles can follow.
     lap_micros: i64,
     /// When the one tape of all clients began.
