@@ -61,7 +61,7 @@ impl Instance {
         let restored = data.join("postgresql.conf");
         let file = if settings.is_empty() && restored.exists() { restored } else { empty };
         let log = File::create(scratch.join("log"))?;
-        let mut server = Command::new(place.programs()?.join("postgres"));
+        let mut server = Command::new(place.programs(data)?.join("postgres"));
         server.arg("-D").arg(data);
         let own = [
             ("config_file", file.display().to_string()),
@@ -69,6 +69,8 @@ impl Instance {
             ("ident_file", identities.display().to_string()),
             ("listen_addresses", String::new()),
             ("unix_socket_directories", scratch.display().to_string()),
+            // Who reaches the socket is let in as anybody.
+            ("unix_socket_permissions", "0700".to_owned()),
             ("port", PORT.to_string()),
             ("archive_mode", "off".to_owned()),
             ("ssl", "off".to_owned()),

@@ -1,9 +1,13 @@
 //! Where the cluster and its backups are, and who may touch them.
 
 use std::fmt::Write as _;
+use std::fs::{DirBuilder, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgid, setuid};
@@ -43,8 +47,7 @@ impl Place {
             owner.name,
             data.display()
         );
-        let (_, database) = config.database.url.rsplit_once('/').unwrap_or_default();
-        let database = database.split('?').next().unwrap_or_default().to_owned();
+        let database = database_of(&config.database.url)?;
         let folder = PathBuf::from(&backup.folder);
         let place = Place { config: backup, data, folder, owner: owner.name.clone(), database };
         place.prepare(uid, gid)?;
@@ -59,13 +62,20 @@ impl Place {
 
     fn prepare(&self, uid: Uid, gid: Gid) -> Result<()> {
         let named = |path: &Path| format!("backup.folder: cannot write {}", path.display());
-        for directory in
-            [self.folder.clone(), self.folder.join("lock"), self.folder.join("scratch")]
-        {
-            std::fs::create_dir_all(&directory).with_context(|| named(&directory))?;
-            chown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))
-                .with_context(|| named(&directory))?;
+        let scratch = self.folder.join("scratch");
+        for directory in [&self.folder, &self.folder.join("lock"), &scratch] {
+            let made = match directory.is_dir() {
+                true => Ok(()),
+                false if *directory == scratch => DirBuilder::new().mode(0o700).create(directory),
+                false => std::fs::create_dir_all(directory),
+            };
+            made.with_context(|| named(directory))?;
+            chown(directory, Some(uid.as_raw()), Some(gid.as_raw()))
+                .with_context(|| named(directory))?;
         }
+        // What earlier versions made was open to all.
+        std::fs::set_permissions(&scratch, Permissions::from_mode(0o700))
+            .with_context(|| named(&scratch))?;
         let file = self.configuration();
         let fresh = file.with_extension("new");
         let text = self.render()?;
@@ -93,6 +103,28 @@ impl Place {
     /// Numbers of the repositories.
     pub(super) fn repositories(&self) -> Vec<u32> {
         self.config.repositories().map(|(number, _)| number).collect()
+    }
+
+    /// Those of `repositories`, all where none is named.
+    pub(super) fn wanted(&self, repositories: &[u32]) -> Vec<u32> {
+        match repositories {
+            [] => self.repositories(),
+            named => named.to_vec(),
+        }
+    }
+
+    /// Refuses a repository in a folder that is not there: pgBackRest would make it, on whatever disk is below.
+    pub(super) fn check_folder(&self, repository: u32) -> Result<()> {
+        let set = self.config.repositories().find(|(number, _)| *number == repository);
+        let (_, config) = set.with_context(|| format!("there is no repository {repository}"))?;
+        if let Some(path) = config.url.as_deref().and_then(|url| url.strip_prefix("file://")) {
+            ensure!(
+                Path::new(path).is_dir(),
+                "backup.{}.url: {path} is no folder: create it, or mount what belongs there",
+                section(repository)
+            );
+        }
+        Ok(())
     }
 
     fn render(&self) -> Result<String> {
@@ -130,14 +162,14 @@ impl Place {
             })
     }
 
-    /// Directory of PostgreSQL's programs.
-    pub(super) fn programs(&self) -> Result<PathBuf> {
+    /// Directory of PostgreSQL's programs, of the version that made `data`: the live directory may be gone.
+    pub(super) fn programs(&self, data: &Path) -> Result<PathBuf> {
         if let Some(programs) = &self.config.programs {
             return Ok(programs.into());
         }
-        let file = self.data.join("PG_VERSION");
+        let file = data.join("PG_VERSION");
         let version = std::fs::read_to_string(&file)
-            .with_context(|| format!("backup.data: {} cannot be read", file.display()))?;
+            .with_context(|| format!("{} cannot be read, see backup.programs", file.display()))?;
         Ok(format!("/usr/lib/postgresql/{}/bin", version.trim()).into())
     }
 }
@@ -158,17 +190,22 @@ pub(super) async fn connect(
     PgConnection::connect_with(&options).await
 }
 
+/// The database that a URL names; the user's own where it names none.
+fn database_of(url: &str) -> Result<String> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| anyhow::anyhow!("database.url: cannot be read as a url"))?;
+    Ok(options.get_database().unwrap_or(options.get_username()).to_owned())
+}
+
+/// Section of the configuration.
+const fn section(repository: u32) -> &'static str {
+    if repository == 1 { "repository" } else { "second_repository" }
+}
+
 fn render_repository(text: &mut String, number: u32, repository: &RepositoryConfig) -> Result<()> {
-    let section = if number == 1 { "repository" } else { "second_repository" };
     let url = repository.url.as_deref().unwrap_or_default();
     match url.split_once("://") {
-        Some(("file", path)) => {
-            ensure!(
-                Path::new(path).is_dir(),
-                "backup.{section}.url: {path} is no folder: create it, or mount what belongs there"
-            );
-            writeln!(text, "repo{number}-path={path}")?;
-        }
+        Some(("file", path)) => writeln!(text, "repo{number}-path={path}")?,
         Some(("s3", rest)) => {
             let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
             writeln!(
@@ -176,7 +213,7 @@ fn render_repository(text: &mut String, number: u32, repository: &RepositoryConf
                 "repo{number}-type=s3\nrepo{number}-s3-bucket={bucket}\nrepo{number}-path=/{path}"
             )?;
         }
-        _ => bail!("backup.{section}.url: expected file:///folder or s3://bucket/folder"),
+        _ => bail!("backup.{}.url: expected file:///folder or s3://bucket/folder", section(number)),
     }
     if !repository.passphrase.is_empty() {
         let passphrase = &repository.passphrase;
@@ -190,4 +227,21 @@ fn render_repository(text: &mut String, number: u32, repository: &RepositoryConf
         writeln!(text, "repo{number}-{name}={value}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_that_of_the_url_whatever_its_query_says_s4() {
+        for (url, database) in [
+            ("postgres://u:p@h:5432/tape?sslmode=verify-full&sslrootcert=/x/ca.pem", "tape"),
+            ("postgres://u:p@h/my%20tape", "my tape"),
+            ("postgres://u:p@h:5432", "u"),
+        ] {
+            assert_eq!(database_of(url).expect("a url"), database);
+        }
+        assert!(database_of("tape").is_err());
+    }
 }

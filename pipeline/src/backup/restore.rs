@@ -1,11 +1,13 @@
 //! Restoring a cluster into a directory of its own, up to a second.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::instance::{Instance, settings};
-use super::list;
+use super::listed;
 use super::place::Place;
 use super::snapshot::hand_over;
 use super::tool;
@@ -63,11 +65,9 @@ pub async fn restore(place: &Place, repository: u32, target: &Target, into: &Pat
         }
     };
     ensure!(empty, "--into: {} is not empty", into.display());
-    let listed = list(place).await?;
-    ensure!(
-        listed.iter().any(|backup| backup.repository == repository),
-        "repository {repository} has no backup"
-    );
+    // The other repository may be gone.
+    let backups = listed(place, repository).await?;
+    ensure!(!backups.is_empty(), "repository {repository} has no backup");
     // A server that is gone has no settings to ask for; then those that were restored have to do.
     let settings = match settings(place).await {
         Ok(settings) => {
@@ -96,8 +96,8 @@ pub async fn restore(place: &Place, repository: u32, target: &Target, into: &Pat
     recovered.with_context(|| format!("{} is not usable", into.display()))
 }
 
-/// A directory for one instance, with a short name: a socket's may have 107 bytes. What processes left that were
-/// killed is removed.
+/// A directory for one instance, closed to everybody else, with a short name: a socket's may have 107 bytes. What
+/// processes left that were killed is removed.
 pub(super) fn scratch_directory(place: &Place) -> Result<PathBuf> {
     let all = place.folder.join("scratch");
     for left in std::fs::read_dir(&all)?.flatten() {
@@ -109,6 +109,7 @@ pub(super) fn scratch_directory(place: &Place) -> Result<PathBuf> {
         }
     }
     let scratch = all.join(format!("r{}", std::process::id()));
-    std::fs::create_dir(&scratch).with_context(|| format!("{}", scratch.display()))?;
+    let made = DirBuilder::new().mode(0o700).create(&scratch);
+    made.with_context(|| format!("{}", scratch.display()))?;
     Ok(scratch)
 }

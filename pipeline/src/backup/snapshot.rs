@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sqlx::{Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::place::Place;
 
@@ -29,7 +29,7 @@ pub(super) type Sums = BTreeMap<String, Sum>;
 /// A moment of the live database: a restore point in its log, and a transaction that sees exactly what was there.
 pub(super) struct Moment {
     /// Name of the restore point.
-    pub(super) name: String,
+    name: String,
     seen: PgConnection,
 }
 
@@ -71,9 +71,12 @@ impl Moment {
         Ok(Moment { name, seen })
     }
 
-    /// What was there.
-    pub(super) async fn sums(&mut self) -> Result<Sums> {
-        sums(&mut self.seen).await
+    /// Name of the restore point, and what was there. The transaction ends: held through a restore, it would keep
+    /// vacuum from all that dies meanwhile.
+    pub(super) async fn sums(mut self) -> Result<(String, Sums)> {
+        let sums = sums(&mut self.seen).await?;
+        self.seen.close().await?;
+        Ok((self.name, sums))
     }
 }
 

@@ -154,16 +154,19 @@ struct Delta {
 /// Codes of a repository's status that are no fault: all is well, or no backup has been made.
 const GOOD: [u32; 2] = [0, 2];
 
-/// Every backup, oldest first.
-pub(super) async fn info(place: &Place) -> Result<Vec<Backup>> {
-    let said = run(place, None, "info", &["--output=json"]).await?;
+/// Every backup of a repository, oldest first. The other one is not looked at.
+pub(super) async fn info(place: &Place, repository: u32) -> Result<Vec<Backup>> {
+    let said = run(place, Some(repository), "info", &["--output=json"]).await?;
     let stanzas: Vec<Stanza> = serde_json::from_str(&said).context("pgbackrest info")?;
     let mut backups = Vec::new();
     for stanza in stanzas {
-        if let Some(bad) = stanza.repo.iter().find(|repo| !GOOD.contains(&repo.status.code)) {
-            bail!("repository {}: {}", bad.key, reason(&bad.status.message));
+        let bad = |repo: &&Repository| repo.key == repository && !GOOD.contains(&repo.status.code);
+        if let Some(bad) = stanza.repo.iter().find(bad) {
+            bail!("repository {repository}: {}", reason(&bad.status.message));
         }
-        backups.extend(stanza.backup.into_iter().map(|listed| Backup {
+        let wanted = stanza.backup.into_iter();
+        let wanted = wanted.filter(|listed| listed.database.repository == repository);
+        backups.extend(wanted.map(|listed| Backup {
             repository: listed.database.repository,
             label: listed.label,
             kind: listed.kind,
@@ -174,6 +177,6 @@ pub(super) async fn info(place: &Place) -> Result<Vec<Backup>> {
             error: listed.error.unwrap_or_default(),
         }));
     }
-    backups.sort_by_key(|backup| (backup.stop, backup.repository));
+    backups.sort_by_key(|backup| backup.stop);
     Ok(backups)
 }

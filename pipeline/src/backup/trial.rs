@@ -10,7 +10,7 @@ use super::instance::{Instance, settings};
 use super::place::Place;
 use super::restore::{Target, files, scratch_directory};
 use super::snapshot::{Moment, Sums, differences, hand_over, sums};
-use super::{Backup, list};
+use super::{Backup, end, listed};
 
 /// What a restore test found.
 #[derive(Debug, Clone, Serialize)]
@@ -31,39 +31,62 @@ pub struct Trial {
     pub differences: Vec<String>,
 }
 
-/// Tests each of `repositories`, all of them where none is named.
-pub async fn trial(place: &Place, repositories: &[u32]) -> Result<Vec<Trial>> {
-    let listed = list(place).await?;
-    let all = place.repositories();
-    let wanted = if repositories.is_empty() { &all[..] } else { repositories };
-    let newest: Vec<&Backup> = wanted
-        .iter()
-        .map(|repository| {
-            let found = listed.iter().rfind(|backup| backup.repository == *repository);
-            found.with_context(|| format!("repository {repository} has no backup"))
-        })
-        .collect::<Result<_>>()?;
-    let name = format!("tapeline-test-{}-{}", Utc::now().timestamp(), std::process::id());
-    let mut moment = Moment::mark(place, name).await?;
-    let live = moment.sums().await?;
-    hand_over(place).await?;
-    let mut trials = Vec::new();
-    for backup in newest {
-        let done = one(place, backup, &moment, &live).await;
-        let trial = done.with_context(|| format!("repository {}", backup.repository))?;
-        record(&trial);
-        trials.push(trial);
+/// Tests each of `repositories`, all of them where none is named, whatever becomes of the others: what was found, and
+/// an error where one could not be tested. A repository that was not shown to restore counts as one that does not.
+pub async fn trial(place: &Place, repositories: &[u32]) -> (Vec<Trial>, Result<()>) {
+    let wanted = place.wanted(repositories);
+    let (mut newest, mut trials, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for repository in &wanted {
+        match newest_of(place, *repository).await {
+            Ok(backup) => newest.push(backup),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
     }
-    Ok(trials)
+    match moment(place, &newest).await {
+        Ok((name, live)) => {
+            for backup in &newest {
+                match one(place, backup, &name, &live).await {
+                    Ok(trial) => trials.push(trial),
+                    Err(error) => {
+                        failed.push(format!("repository {}: {error:#}", backup.repository));
+                    }
+                }
+            }
+        }
+        Err(error) => failed.push(format!("{error:#}")),
+    }
+    trials.iter().for_each(record);
+    let tested = |repository: u32| trials.iter().any(|trial| trial.repository == repository);
+    for repository in wanted.into_iter().filter(|repository| !tested(*repository)) {
+        record_outcome(repository, false);
+    }
+    let ended = end(&failed);
+    (trials, ended)
 }
 
-async fn one(place: &Place, backup: &Backup, moment: &Moment, live: &Sums) -> Result<Trial> {
+async fn newest_of(place: &Place, repository: u32) -> Result<Backup> {
+    let newest = listed(place, repository).await?.pop();
+    newest.with_context(|| format!("repository {repository} has no backup"))
+}
+
+/// The moment that `backups` are restored to, and what the database held then; nothing where there are none.
+async fn moment(place: &Place, backups: &[Backup]) -> Result<(String, Sums)> {
+    if backups.is_empty() {
+        return Ok((String::new(), Sums::new()));
+    }
+    let name = format!("tapeline-test-{}-{}", Utc::now().timestamp(), std::process::id());
+    let found = Moment::mark(place, name).await?.sums().await?;
+    hand_over(place).await?;
+    Ok(found)
+}
+
+async fn one(place: &Place, backup: &Backup, moment: &str, live: &Sums) -> Result<Trial> {
     let settings = settings(place).await?;
     let scratch = scratch_directory(place)?;
     let data = scratch.join("data");
     let began = Instant::now();
     let compared = async {
-        files(place, backup.repository, &Target::Name(moment.name.clone()), &data).await?;
+        files(place, backup.repository, &Target::Name(moment.to_owned()), &data).await?;
         let mut instance = Instance::start(place, &data, &scratch, &settings)?;
         instance.recovered(place).await?;
         let restore_seconds = began.elapsed().as_secs_f64();
@@ -88,13 +111,18 @@ async fn one(place: &Place, backup: &Backup, moment: &Moment, live: &Sums) -> Re
 }
 
 fn record(trial: &Trial) {
+    record_outcome(trial.repository, trial.differences.is_empty());
     let labels = [("repository", trial.repository.to_string())];
-    let good = if trial.differences.is_empty() { 1.0 } else { 0.0 };
-    metrics::gauge!("tapeline_backup_restore_test_good", &labels).set(good);
     metrics::gauge!("tapeline_backup_restore_test_duration_seconds", &labels)
         .set(trial.restore_seconds);
     metrics::gauge!("tapeline_backup_restore_test_rows", &labels).set(trial.rows as f64);
     metrics::gauge!("tapeline_backup_restore_test_time_seconds", &labels)
         .set(Utc::now().timestamp() as f64);
     metrics::gauge!("tapeline_backup_age_seconds", &labels).set(trial.age_seconds as f64);
+}
+
+fn record_outcome(repository: u32, good: bool) {
+    let labels = [("repository", repository.to_string())];
+    let good = if good { 1.0 } else { 0.0 };
+    metrics::gauge!("tapeline_backup_restore_test_good", &labels).set(good);
 }

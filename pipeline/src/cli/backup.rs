@@ -18,9 +18,19 @@ use crate::telemetry;
 #[derive(Debug, Subcommand)]
 pub enum BackupAction {
     /// Have the server hand over its write-ahead log, and make the repositories.
-    Setup,
+    Setup {
+        /// Also where something else archives the log: that ends.
+        #[arg(long)]
+        replace: bool,
+    },
     /// Make a backup in each repository; an incremental one where nothing is said.
-    Create(CreateArgs),
+    Create {
+        #[command(flatten)]
+        kind: CreateArgs,
+        /// Write the newest backups' times there, for Prometheus's node exporter; no other command's file.
+        #[arg(long, value_name = "FILE")]
+        metrics: Option<PathBuf>,
+    },
     /// List the backups.
     List {
         /// A JSON array.
@@ -32,11 +42,12 @@ pub enum BackupAction {
         /// Restore the newest backup into a scratch instance too, and compare each table with the database.
         #[arg(long)]
         restore: bool,
-        /// Only this repository, 1 or 2.
+        /// Only this repository, 1 or 2; the other one may be gone.
         #[arg(long, requires = "restore")]
         repository: Option<u32>,
-        /// Write age, duration and outcome there, for Prometheus's node exporter.
-        #[arg(long, value_name = "FILE")]
+        /// Write age, duration and outcome of the restore tests there, for Prometheus's node exporter; no other
+        /// command's file.
+        #[arg(long, value_name = "FILE", requires = "restore")]
         metrics: Option<PathBuf>,
         /// A JSON array of what the restore tests found.
         #[arg(long, requires = "restore")]
@@ -51,7 +62,8 @@ pub enum BackupAction {
 impl BackupAction {
     fn with_absolute_paths(mut self) -> Result<BackupAction> {
         let path = match &mut self {
-            BackupAction::Verify { metrics: Some(path), .. } => path,
+            BackupAction::Create { metrics: Some(path), .. }
+            | BackupAction::Verify { metrics: Some(path), .. } => path,
             BackupAction::Restore(args) => &mut args.into,
             _ => return Ok(self),
         };
@@ -98,24 +110,19 @@ pub(super) async fn run(config: &Config, action: BackupAction) -> Result<ExitCod
     let action = action.with_absolute_paths()?;
     let place = Place::take(config)?;
     match action {
-        BackupAction::Setup => return setup(&place).await,
-        BackupAction::Create(args) => {
-            let kind = match (args.full, args.differential, args.incremental) {
+        BackupAction::Setup { replace } => return setup(&place, replace).await,
+        BackupAction::Create { kind, metrics } => {
+            let kind = match (kind.full, kind.differential, kind.incremental) {
                 (true, _, _) => Kind::Full,
                 (_, true, _) => Kind::Differential,
                 _ => Kind::Incremental,
             };
-            backup::create(&place, kind).await?;
+            measured(metrics.as_deref(), &CREATED, backup::create(&place, kind)).await?;
         }
         BackupAction::List { json } => show(&backup::list(&place).await?, json)?,
         BackupAction::Verify { restore, repository, metrics, json } => {
-            // Installed first: what is measured before that is not kept.
-            let handle = telemetry::metrics_handle()?;
-            let verified = verify(&place, restore, repository, json).await;
-            if let Some(file) = metrics {
-                write(&file, &handle.render())?;
-            }
-            return Ok(code(verified?));
+            let verifying = verify(&place, restore, repository, json);
+            return Ok(code(measured(metrics.as_deref(), &TESTED, verifying).await?));
         }
         BackupAction::Restore(args) => {
             let target = match args.to {
@@ -134,8 +141,43 @@ pub(super) async fn run(config: &Config, action: BackupAction) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-async fn setup(place: &Place) -> Result<ExitCode> {
-    let ready = backup::setup(place).await?;
+/// What the files of `create` and `verify` hold: the exporter refuses a metric that is in two files.
+const CREATED: [&str; 1] = ["tapeline_backup_newest"];
+const TESTED: [&str; 2] = ["tapeline_backup_restore_test", "tapeline_backup_age"];
+
+/// Does it, and writes the metrics whose names begin so, however it went. A failure of the work comes before one of
+/// the file.
+async fn measured<T>(
+    file: Option<&Path>,
+    names: &[&str],
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    // Installed first: what is measured before that is not kept.
+    let handle = telemetry::metrics_handle()?;
+    let done = work.await;
+    let Some(file) = file else { return done };
+    let written = write(file, &of_names(&handle.render(), names));
+    match (done, written) {
+        (Ok(done), written) => written.map(|()| done),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(unwritten)) => {
+            eprintln!("{unwritten:#}");
+            Err(error)
+        }
+    }
+}
+
+/// The lines of metrics whose names begin so.
+fn of_names(text: &str, names: &[&str]) -> String {
+    let wanted = |line: &&str| {
+        let line = line.trim_start_matches("# TYPE ").trim_start_matches("# HELP ");
+        names.iter().any(|name| line.starts_with(*name))
+    };
+    text.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect()
+}
+
+async fn setup(place: &Place, replace: bool) -> Result<ExitCode> {
+    let ready = backup::setup(place, replace).await?;
     match ready {
         true => println!("the server archives its log, the repositories are ready"),
         false => println!("archive_mode is set: restart the server, then run this again"),
@@ -165,19 +207,20 @@ fn show(backups: &[Backup], json: bool) -> Result<()> {
 }
 
 async fn verify(place: &Place, restore: bool, repository: Option<u32>, json: bool) -> Result<bool> {
-    let faults = backup::verify(place).await?;
+    let faults = backup::verify(place, repository.as_slice()).await;
     for fault in &faults {
         eprintln!("{fault}");
     }
     if !restore {
         return Ok(faults.is_empty());
     }
-    let trials = backup::trial(place, repository.as_slice()).await?;
+    let (trials, ended) = backup::trial(place, repository.as_slice()).await;
     if json {
         println!("{}", serde_json::to_string_pretty(&trials)?);
     } else {
         trials.iter().for_each(tell);
     }
+    ended?;
     Ok(faults.is_empty() && trials.iter().all(|trial| trial.differences.is_empty()))
 }
 
@@ -227,6 +270,8 @@ async fn run_schedule(config: &Config, place: &Place) -> Result<()> {
     }
     telemetry::metrics_handle()?;
     // What there is already, so that its age is known from the start.
-    backup::list(place).await?;
+    if let Err(error) = backup::list(place).await {
+        tracing::error!(error = format!("{error:#}"), "not every repository can be read");
+    }
     schedule::run(jobs, config.http.listen.as_deref(), host::stopped_by_signal()?).await
 }

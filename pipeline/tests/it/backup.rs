@@ -4,7 +4,8 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -179,7 +180,7 @@ async fn restored_trades(cluster: &Cluster, data: &Path) -> (i64, String) {
         if action == "start" {
             command.arg("-o").arg(&options).arg("-l").arg(&log);
         }
-        command.stdin(std::process::Stdio::null()).status().expect("pg_ctl")
+        command.stdin(Stdio::null()).status().expect("pg_ctl")
     };
     assert!(start("start").success());
     let url = format!("postgres://tapeline:tapeline@127.0.0.1:{port}/tapeline");
@@ -201,6 +202,7 @@ async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_f
     let once = cluster.command(&["setup"], &[]).output().expect("runs");
     assert!(said(&once).contains("restart the server"), "{}", said(&once));
     cluster.restart();
+    archived_by_another(&cluster);
     cluster.backup(&["setup"]);
     let secret = cluster.place().join("b/pgbackrest.conf");
     let mode = std::fs::metadata(&secret).expect("a file").permissions().mode();
@@ -208,7 +210,14 @@ async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_f
 
     let mut database = cluster.connect().await;
     insert(&mut database, 0, 1_000).await;
-    cluster.backup(&["create", "--full"]);
+    let created = cluster.place().join("b/create.prom");
+    let file = created.display().to_string();
+    cluster.backup(&["create", "--full", "--metrics", &file]);
+    let written = std::fs::read_to_string(&created).expect("metrics");
+    assert!(
+        written.contains("tapeline_backup_newest_time_seconds{repository=\"2\"} "),
+        "{written}"
+    );
     insert(&mut database, 1_000, 2_000).await;
     let wanted = trades(&mut database).await;
     // A whole second after the first rows, and before the others.
@@ -237,6 +246,8 @@ async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_f
         cluster.refused(&["restore", "--latest", "--into", &to], &[], "is not empty");
     }
 
+    without_the_first(&cluster, &moment, &wanted).await;
+
     // The restore test holds while rows keep coming and changing.
     let url = cluster.url();
     let writing = tokio::spawn(async move {
@@ -250,7 +261,7 @@ async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_f
     });
     let metrics = cluster.place().join("b/backup.prom");
     let file = metrics.display().to_string();
-    let tested = cluster.backup(&["verify", "--restore", "--json", "--metrics", &file]);
+    let tested = watched(&cluster, &["verify", "--restore", "--json", "--metrics", &file]).await;
     writing.abort();
     let tested: Vec<Value> = serde_json::from_slice(&tested.stdout).expect("json");
     assert_eq!(tested.len(), 2);
@@ -259,9 +270,63 @@ async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_f
     for metric in ["restore_test_good{repository=\"2\"} 1", "age_seconds{repository=\"1\"} "] {
         assert!(metrics.contains(&format!("tapeline_backup_{metric}")), "{metrics}");
     }
+    assert!(!metrics.contains("backup_newest"), "no metric is in both files: {metrics}");
     damaged(&cluster);
     misconfigured(&cluster);
     eventually("the writer ends", || async { writing.is_finished() }).await;
+}
+
+/// An `archive_command` of somebody else's is not taken away unasked.
+fn archived_by_another(cluster: &Cluster) {
+    let (place, port) = (cluster.place().display().to_string(), cluster.port.to_string());
+    let mut psql = as_owner(Path::new("psql"));
+    psql.args(["-X", "-h", &place, "-p", &port, "-U", "postgres", "-d", "postgres"]);
+    psql.args(["-c", "alter system set archive_command = 'true # theirs'"]);
+    run(psql.args(["-c", "select pg_reload_conf()"]));
+    cluster.refused(&["setup"], &[], "true # theirs");
+    cluster.backup(&["setup", "--replace"]);
+}
+
+/// The second repository restores where the first is gone, which is named; a restore test says that it failed.
+async fn without_the_first(cluster: &Cluster, moment: &str, wanted: &(i64, String)) {
+    let (first, away) = (cluster.place().join("one"), cluster.place().join("away"));
+    std::fs::rename(&first, &away).expect("renamed");
+    cluster.refused(&["list"], &[], "backup.repository.url");
+    let file = cluster.place().join("b/failed.prom");
+    let shown = file.display().to_string();
+    let test = ["verify", "--restore", "--repository", "1", "--metrics", &shown];
+    cluster.refused(&test, &[], "backup.repository.url");
+    let metrics = std::fs::read_to_string(&file).expect("metrics");
+    let bad = "tapeline_backup_restore_test_good{repository=\"1\"} 0";
+    assert!(metrics.contains(bad), "{metrics}");
+    let into = cluster.place().join("r3");
+    let to = into.display().to_string();
+    cluster.backup(&["restore", "--to", moment, "--into", &to, "--repository", "2"]);
+    assert_eq!(&restored_trades(cluster, &into).await, wanted, "as of {moment}");
+    std::fs::rename(&away, &first).expect("renamed");
+}
+
+/// Runs a restore test, whose instance nobody else can reach.
+async fn watched(cluster: &Cluster, words: &[&str]) -> Output {
+    let mut command = cluster.command(words, &[]);
+    let mut testing =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let scratch = cluster.place().join("b/scratch");
+    let own = scratch.join(format!("r{}", testing.id()));
+    let places = [scratch, own.clone(), own.join(".s.PGSQL.5432")];
+    let mut modes = [0; 3];
+    while testing.try_wait().expect("a child").is_none() {
+        for (place, mode) in places.iter().zip(&mut modes) {
+            if let Ok(found) = std::fs::metadata(place) {
+                *mode = found.permissions().mode() & 0o777;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ended = testing.wait_with_output().expect("ended");
+    assert!(ended.status.success(), "{words:?}: {}", said(&ended));
+    assert_eq!(modes, [0o700; 3], "{places:?}");
+    ended
 }
 
 /// What is damaged in a repository is found.
