@@ -18,13 +18,18 @@ pub fn read_options(config: &DatabaseConfig) -> Result<PgConnectOptions> {
     Ok(options.application_name("tapeline-read").statement_cache_capacity(0))
 }
 
-/// A connection inside a read-only transaction, which sees one snapshot until the connection ends.
-pub async fn reader(config: &DatabaseConfig) -> Result<PgConnection> {
+/// Such a connection. Outside of a transaction each statement may run on another server connection.
+pub async fn connect(config: &DatabaseConfig) -> Result<PgConnection> {
     let connecting = PgConnection::connect_with(&read_options(config)?).await;
-    let mut connection = connecting.map_err(|error| {
+    connecting.map_err(|error| {
         anyhow::Error::msg(advised(error.to_string()))
             .context("database: cannot connect, see database.read_url and database.url")
-    })?;
+    })
+}
+
+/// A connection inside a read-only transaction, which sees one snapshot until the connection ends.
+pub async fn reader(config: &DatabaseConfig) -> Result<PgConnection> {
+    let mut connection = connect(config).await?;
     connection
         .execute("begin isolation level repeatable read read only")
         .await

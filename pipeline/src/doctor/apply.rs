@@ -5,15 +5,14 @@ use sqlx::Executor;
 
 use super::Patient;
 use super::report::Target;
-use crate::migrate;
 
 /// Carries out the advice that is safe, and says of each line what became of it.
 pub(super) async fn apply(patient: &mut Patient<'_>) -> Result<()> {
-    // a replica's settings are not the primary's: writing goes where writing goes
-    let mut database = migrate::connect(&patient.config.database.url).await?;
-    let client = patient.config.redis.client()?;
+    // the very connection that was examined
+    let Patient { config, database, report, .. } = patient;
+    let client = config.redis.client()?;
     let mut reload = false;
-    let all = patient.report.findings.iter_mut().flat_map(|finding| finding.advice.iter_mut());
+    let all = report.findings.iter_mut().flat_map(|finding| finding.advice.iter_mut());
     for advice in all.filter(|advice| advice.safe) {
         let outcome = match advice.target {
             Target::Postgresql => {

@@ -18,7 +18,14 @@ const FRAGMENTED: (f64, i64) = (1.5, 1 << 30);
 
 pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
     let client = patient.config.redis.client()?;
-    let mut cache = client.get_multiplexed_async_connection().await.context("redis")?;
+    let mut cache = match client.get_multiplexed_async_connection().await {
+        Ok(cache) => cache,
+        Err(error) => {
+            let message = format!("cannot be reached, see redis.url: {error}");
+            patient.report.find("redis", Severity::Critical, message);
+            return Ok(());
+        }
+    };
     let text: String = redis::cmd("INFO").query_async(&mut cache).await.context("INFO")?;
     let info: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let number = |name: &str| info.get(name).and_then(|value| value.trim().parse::<f64>().ok());
@@ -78,6 +85,7 @@ fn room(patient: &mut Patient<'_>, used: i64, most: i64, policy: &str) {
         };
         let finding =
             patient.report.find("redis maxmemory-policy", Severity::Advice, message.to_owned());
-        finding.advise(Target::Redis, "maxmemory-policy volatile-ttl", true);
+        // values may go from then on, also those of others who use this Redis
+        finding.advise(Target::Redis, "maxmemory-policy volatile-ttl", false);
     }
 }

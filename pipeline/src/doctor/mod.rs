@@ -1,7 +1,7 @@
 //! `tapeline doctor`: is everything that the pipeline stands on fit for it? (O2, O4)
 //!
 //! Each examination says what it found, how bad that is and what to do. What it may not see, for a
-//! lack of rights or because something is not there, it says too; that alone is no finding.
+//! lack of rights or because something is not there, it says too; that alone is no finding. What fails is one.
 
 mod apply;
 mod cache;
@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result};
 use sqlx::{Executor, PgConnection};
 
 use crate::config::Config;
+use crate::database::connect;
 use crate::migrate;
 
 pub use memory::Machine;
@@ -102,33 +103,78 @@ pub(crate) struct Patient<'c> {
     report: Report,
 }
 
-/// A question to the database may take this long.
-const PATIENCE: &str = "set statement_timeout = '60s'";
+/// Each examination has a transaction of its own: behind a pooler in transaction mode that is one server's connection
+/// to the end, and where one fails the next ones go on. A question may take a minute.
+const BEGIN: &str =
+    "begin read only; set local statement_timeout = '60s'; set local timezone = 'UTC'";
+
+/// What PostgreSQL says where a right is missing, or an extension's library is not loaded.
+const UNSEEN: [&str; 2] = ["42501", "55000"];
+
+impl<'c> Patient<'c> {
+    /// Examines in a transaction. What fails is a finding, but for what this role may not see.
+    async fn section(
+        &mut self,
+        what: &'static str,
+        examine: impl AsyncFnOnce(&mut Patient<'c>) -> Result<()>,
+    ) {
+        let outcome = match self.database.execute(BEGIN).await {
+            Ok(_) => examine(&mut *self).await,
+            Err(error) => Err(error.into()),
+        };
+        let ended = self.database.execute("rollback").await;
+        let outcome = outcome.and(ended.map(drop).map_err(anyhow::Error::from));
+        self.note(what, outcome);
+    }
+
+    fn note(&mut self, what: &'static str, outcome: Result<()>) {
+        let Err(error) = outcome else { return };
+        if is_unseen(&error) {
+            return self.report.unseen(what, &format!("{error:#}"));
+        }
+        let message = format!("could not be examined: {error:#}");
+        self.report.find(what, Severity::Warning, message);
+    }
+}
+
+fn is_unseen(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let database = cause.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        let code = database.and_then(|error| error.code());
+        let redis = cause.downcast_ref::<redis::RedisError>().and_then(redis::RedisError::code);
+        code.is_some_and(|code| UNSEEN.contains(&&*code)) || redis == Some("NOPERM")
+    })
+}
 
 /// Examines everything. An error means that not even the database could be asked.
 pub async fn run(config: &Config, scope: &Scope, limits: &Limits) -> Result<Report> {
-    let mut database = migrate::connect(config.database.read_url()).await?;
-    database.execute(PATIENCE).await?;
-    database.execute("set timezone = 'UTC'").await?;
-    let community = migrate::is_community(&mut database).await.unwrap_or(false);
-    let report = Report::default();
-    let mut patient = Patient { config, scope, limits, database, community, report };
-    let outcomes = [
-        ("versions", versions::examine(&mut patient).await),
-        ("settings of postgresql", settings::examine(&mut patient).await),
-        ("tables", tables::examine(&mut patient).await),
-        ("statements", statements::examine(&mut patient).await),
-        ("connections", pool::examine(&mut patient).await),
-        ("replication", replication::examine(&mut patient).await),
-        ("redis", cache::examine(&mut patient).await),
-        ("quality of data", quality::examine(&mut patient).await),
-        ("prices of history", history::examine(&mut patient).await),
-    ];
-    for (what, outcome) in outcomes {
-        if let Err(error) = outcome {
-            patient.report.unseen(what, &format!("{error:#}"));
-        }
+    let mut config = config.clone();
+    if scope.apply {
+        // A replica's settings are not the primary's: what is examined is what is changed.
+        config.database.read_url = None;
     }
+    let database = connect(&config.database).await?;
+    let report = Report::default();
+    let mut patient =
+        Patient { config: &config, scope, limits, database, community: false, report };
+    patient
+        .section("edition", async |patient| {
+            // Without the extension there is no edition, which `versions` says.
+            patient.community =
+                migrate::is_community(&mut patient.database).await.unwrap_or_default();
+            Ok(())
+        })
+        .await;
+    patient.section("versions", versions::examine).await;
+    patient.section("settings of postgresql", settings::examine).await;
+    patient.section("tables", tables::examine).await;
+    patient.section("statements", statements::examine).await;
+    patient.section("connections", pool::examine).await;
+    patient.section("replication", replication::examine).await;
+    let cached = cache::examine(&mut patient).await;
+    patient.note("redis", cached);
+    patient.section("quality of data", quality::examine).await;
+    patient.section("prices of history", history::examine).await;
     if scope.apply {
         apply::apply(&mut patient).await.context("applying settings")?;
     }

@@ -95,7 +95,7 @@ impl Report {
         &mut self.findings[last]
     }
 
-    /// Says what could not be looked at.
+    /// Says what could not be looked at, for lack of rights or because it is not there. What failed is a finding.
     pub(super) fn unseen(&mut self, what: &str, why: &str) {
         self.unseen.push(Unseen { what: what.to_owned(), why: why.to_owned() });
     }

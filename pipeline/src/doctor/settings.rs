@@ -10,18 +10,48 @@ use serde_json::json;
 
 use super::Patient;
 use super::memory;
-use super::report::{Severity, Target, size};
+use super::report::{Finding, Severity, Target, size};
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
 
 /// A setting in bytes, a number, or the text it is.
-struct Settings(HashMap<String, (String, Option<String>)>);
+struct Settings {
+    values: HashMap<String, Value>,
+    /// Names of the database and of the role, as statements write them.
+    database: String,
+    role: String,
+}
+
+struct Value {
+    text: String,
+    unit: Option<String>,
+    /// Where it comes from: `default`, `configuration file`, `database`, `user`, …
+    source: String,
+}
 
 impl Settings {
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|(value, _)| value.as_str())
+        self.values.get(name).map(|value| value.text.as_str())
+    }
+
+    /// Advises `value` for the whole server; `note` says why that is not safe. A value of the database or the role
+    /// comes before the server's, and somebody wanted it: the advice is to take it away, which is not safe.
+    fn advise(&self, finding: &mut Finding, name: &str, value: &str, note: &str) {
+        let Settings { values, database, role } = self;
+        let line = match values.get(name).map(|value| value.source.as_str()) {
+            Some("database") => format!("alter database {database} reset {name};"),
+            Some("user") => format!("alter role {role} reset {name};"),
+            Some("database user") => {
+                format!("alter role {role} in database {database} reset {name};")
+            }
+            _ => {
+                let line = format!("alter system set {name} = {value};{note}");
+                return finding.advise(Target::Postgresql, line, note.is_empty());
+            }
+        };
+        finding.advise(Target::Postgresql, line, false);
     }
 
     fn number(&self, name: &str) -> Option<i64> {
@@ -29,7 +59,7 @@ impl Settings {
     }
 
     fn bytes(&self, name: &str) -> Option<i64> {
-        let unit = match self.0.get(name)?.1.as_deref()? {
+        let unit = match self.values.get(name)?.unit.as_deref()? {
             "B" => 1,
             "kB" => KIB,
             "8kB" => 8 * KIB,
@@ -41,13 +71,19 @@ impl Settings {
 }
 
 pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
-    let rows: Vec<(String, Option<String>, Option<String>)> =
-        sqlx::query_as("select name, setting, unit from pg_settings")
+    let rows: Vec<(String, Option<String>, Option<String>, String)> =
+        sqlx::query_as("select name, setting, unit, source from pg_settings")
             .fetch_all(&mut patient.database)
             .await?;
-    let settings = Settings(
-        rows.into_iter().filter_map(|(name, value, unit)| Some((name, (value?, unit)))).collect(),
-    );
+    let values = rows
+        .into_iter()
+        .filter_map(|(name, text, unit, source)| Some((name, Value { text: text?, unit, source })))
+        .collect();
+    let (database, role): (String, String) =
+        sqlx::query_as("select quote_ident(current_database()), quote_ident(current_user)")
+            .fetch_one(&mut patient.database)
+            .await?;
+    let settings = Settings { values, database, role };
     safety(patient, &settings);
     planner(patient, &settings);
     match patient.scope.machine.or_else(|| memory::of_database(patient.config)) {
@@ -80,11 +116,7 @@ fn safety(patient: &mut Patient<'_>, settings: &Settings) {
         match settings.text(name) {
             Some("off") => {
                 let finding = patient.report.find(name, severity, format!("off: {why}"));
-                finding.advise(
-                    Target::Postgresql,
-                    format!("alter system set {name} = 'on';"),
-                    true,
-                );
+                settings.advise(finding, name, "'on'", "");
             }
             value => {
                 patient.report.find(name, Severity::Ok, value.unwrap_or("unknown").to_owned());
@@ -108,63 +140,63 @@ fn planner(patient: &mut Patient<'_>, settings: &Settings) {
             "jit",
             settings.text("jit") == Some("on"),
             "on: compiling costs more than short queries over chunks take",
-            "alter system set jit = 'off';",
+            "'off'",
         ),
         (
             "random_page_cost",
             settings.text("random_page_cost").and_then(|cost| cost.parse().ok()).unwrap_or(1.1)
                 > 2.0_f64,
             "that of a spinning disk: indexes are not used where they would help",
-            "alter system set random_page_cost = 1.1;",
+            "1.1",
         ),
         (
             "track_io_timing",
             settings.text("track_io_timing") == Some("off"),
             "off: plans do not say how long they waited for the disk",
-            "alter system set track_io_timing = 'on';",
+            "'on'",
         ),
         (
             "wal_compression",
             settings.text("wal_compression") == Some("off"),
             "off: full pages make most of the log",
-            "alter system set wal_compression = 'on';",
+            "'on'",
         ),
     ];
-    for (name, applies, why, line) in found {
+    for (name, applies, why, better) in found {
         if applies {
             let finding = patient.report.find(name, Severity::Advice, why.to_owned());
-            finding.advise(Target::Postgresql, line, true);
+            settings.advise(finding, name, better, "");
         }
     }
 }
 
 /// What has to fit the machine.
 fn sizes(patient: &mut Patient<'_>, settings: &Settings, machine: memory::Machine) {
-    let mib = |bytes: i64| format!("{}MB", bytes / MIB);
+    let mib = |bytes: i64| format!("'{}MB'", bytes / MIB);
     let connections = settings.number("max_connections").unwrap_or(100).max(1);
-    // (name, least, most, what to set, safe)
+    // (name, least, most, what to set, why that is not safe)
     let memory = machine.memory;
     let rules = [
-        ("shared_buffers", memory / 8, memory / 2, memory / 4, false),
-        ("effective_cache_size", memory / 3, memory, memory / 4 * 3, true),
+        ("shared_buffers", memory / 8, memory / 2, memory / 4, " -- then restart"),
+        ("effective_cache_size", memory / 3, memory, memory / 4 * 3, ""),
         (
             "maintenance_work_mem",
             (memory / 64).min(GIB),
             memory / 8,
             (memory / 16).min(2 * GIB),
-            true,
+            "",
         ),
         (
             "work_mem",
             4 * MIB,
             (memory / 4 / (connections / 4).max(1)).max(16 * MIB),
             (memory / 4 / connections).max(8 * MIB),
-            true,
+            "",
         ),
-        ("max_wal_size", 4 * GIB, i64::MAX, 8 * GIB, true),
+        ("max_wal_size", 4 * GIB, i64::MAX, 8 * GIB, " -- where the disk has the room"),
     ];
     let mut wrong = 0;
-    for (name, least, most, better, safe) in rules {
+    for (name, least, most, better, note) in rules {
         let Some(value) = settings.bytes(name) else { continue };
         if (least..=most).contains(&value) {
             continue;
@@ -174,18 +206,13 @@ fn sizes(patient: &mut Patient<'_>, settings: &Settings, machine: memory::Machin
         let message = format!("{} is {relation} for a machine of {}", size(value), size(memory));
         let finding = patient.report.find(name, Severity::Advice, message);
         finding.with_figures(json!({"bytes": value, "memory": memory}));
-        let restart = if safe { "" } else { " -- then restart" };
-        finding.advise(
-            Target::Postgresql,
-            format!("alter system set {name} = '{}';{restart}", mib(better)),
-            safe,
-        );
+        settings.advise(finding, name, &mib(better), note);
     }
     if settings.number("checkpoint_timeout").is_some_and(|seconds| seconds < 600) {
         let message = "checkpoints come often, and each writes full pages anew";
         let finding =
             patient.report.find("checkpoint_timeout", Severity::Advice, message.to_owned());
-        finding.advise(Target::Postgresql, "alter system set checkpoint_timeout = '15min';", true);
+        settings.advise(finding, "checkpoint_timeout", "'15min'", "");
         wrong += 1;
     }
     if wrong == 0 {

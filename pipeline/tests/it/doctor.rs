@@ -81,11 +81,13 @@ async fn spoil(database: &mut PgConnection) {
              insert into dead select generate_series(1, 1000);
              delete from dead where number > 300;
              select pg_create_physical_replication_slot('nobody', true);
-             alter database tapeline set synchronous_commit = 'off';
-             alter database tapeline set jit = 'on'",
+             alter database tapeline set synchronous_commit = 'off'",
         )
         .await
         .expect("spoilt");
+    for statement in ["alter system set jit = 'on'", "select pg_reload_conf()"] {
+        database.execute(statement).await.expect("spoilt");
+    }
     for _ in 0..4 {
         database.execute("select pg_sleep(0.01)").await.expect("sleeps");
     }
@@ -118,6 +120,13 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
     let report = doctor::run(&config, &scope(), &Limits::default()).await.expect("examines");
     assert!(report.severity < Severity::Warning, "a new database is well: {report:?}");
     assert_eq!(tapeline(&config, &[]).status.code(), Some(0), "well");
+    let mut gone = config.clone();
+    "redis://127.0.0.1:1/0".clone_into(&mut gone.redis.url);
+    let report = doctor::run(&gone, &scope(), &Limits::default()).await.expect("examines");
+    has(&report, "redis", Severity::Critical, "cannot be reached");
+    let nowhere = Scope { pgbouncer: Some("postgres://a:b@127.0.0.1:1/x".to_owned()), ..scope() };
+    let report = doctor::run(&config, &nowhere, &Limits::default()).await.expect("examines");
+    has(&report, "connections", Severity::Warning, "could not be examined");
 
     spoil(&mut database).await;
     let client = redis::Client::open(config.redis.url.as_str()).expect("a url");
@@ -159,7 +168,7 @@ fn names_everything(report: &Report) {
         ("idle transactions", Warning, "1 transactions"),
         ("replication slots", Warning, "nobody"),
         ("index use", Advice, "idx_anomalies_exchange_symbol_time"),
-        ("synchronous_commit", Warning, "alter system set synchronous_commit = 'on'"),
+        ("synchronous_commit", Warning, "alter database tapeline reset synchronous_commit;"),
         ("jit", Advice, "alter system set jit = 'off'"),
         ("shared_buffers", Advice, "alter system set shared_buffers = '262144MB'; -- then restart"),
         ("effective_cache_size", Advice, "786432MB"),
@@ -222,5 +231,7 @@ async fn applies_only_what_is_safe(
     .expect("settings");
     assert_eq!(set, ["effective_cache_size", "jit"], "shared_buffers needs a restart, and stays");
     let after = doctor::run(config, wide, &low()).await.expect("examines");
-    assert!(!by_name(&after).contains_key("redis maxmemory-policy"), "Redis was told");
+    has(&after, "redis maxmemory-policy", Severity::Advice, "volatile-ttl");
+    has(&after, "synchronous_commit", Severity::Warning, "reset synchronous_commit;");
+    assert!(!by_name(&after).contains_key("effective_cache_size"), "the server was told");
 }

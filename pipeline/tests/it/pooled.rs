@@ -6,6 +6,7 @@ use futures_util::future::try_join_all;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tapeline::config::{Config, DatabaseConfig};
 use tapeline::database::read_options;
+use tapeline::doctor::{self, Limits, Scope};
 use tapeline::wiring::StageName;
 
 use crate::common::{Pipeline, Process, eventually, replace_last_segment};
@@ -100,6 +101,13 @@ async fn readers_on_shared_server_connections_never_meet_each_others_statements_
     backends.sort_unstable();
     backends.dedup();
     assert!(backends.len() < 60, "{} server connections for 60 clients", backends.len());
+
+    // The doctor's questions hold several statements each.
+    let examined = Config { database: config.clone(), ..Config::default() };
+    let report = doctor::run(&examined, &Scope::default(), &Limits::default()).await;
+    let report = format!("{:?}", report.expect("examines"));
+    assert!(report.contains("are in use"), "{report}");
+    assert!(!report.contains("prepared statement"), "{report}");
 
     // A command that reads works there as well; what it would write is refused by the database.
     let mut reader = tapeline::database::reader(&config).await.expect("connects");
