@@ -84,7 +84,8 @@ async fn write_files(
     let encoder = Encoder::new(table, finished)?;
     let encoding = tokio::task::spawn_blocking(move || encoder.run(received));
     let reading = copy_out(database, select(table, day, true), pieces);
-    let uploading = async {
+    // The receiver is this future's: where an upload fails, it goes, and the encoder ends.
+    let uploading = async move {
         let mut files = Vec::new();
         while let Some(object) = objects.recv().await {
             files.push(upload(store, kind, day, generation, files.len(), object).await?);
@@ -92,10 +93,12 @@ async fn write_files(
         Ok::<_, anyhow::Error>(files)
     };
     let (read, files) = tokio::join!(reading, uploading);
-    // what stopped the encoder is the reason why the others stopped
-    encoding.await??;
+    let encoded = encoding.await?;
+    // a failed upload stops the encoder, and what stopped the encoder stops the reading
+    let files = files?;
+    encoded?;
     read?;
-    files
+    Ok(files)
 }
 
 async fn copy_out(

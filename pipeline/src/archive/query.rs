@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::{Result, ensure};
 use futures_util::TryStreamExt as _;
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 
 use super::batch::put_row;
 use super::columns::{ArchivedTable, Column, ColumnType, quoted};
@@ -48,7 +48,7 @@ pub struct Answered {
 }
 
 /// Writes the rows to `out`: first what only the archive holds, by day, then the table's.
-/// Without a store, only the table is asked.
+/// Without a store, only the table is asked. `database` is in a transaction that has not read yet (`database::reader`).
 pub async fn query(
     database: &mut PgConnection,
     store: Option<&Store>,
@@ -56,6 +56,9 @@ pub async fn query(
     format: Format,
     out: impl Write + Send,
 ) -> Result<Answered> {
+    // Before the first snapshot is taken: no chunk is dropped between what says that it is gone and what reads it.
+    let lock = format!("lock table {} in access share mode", quoted(&query.table));
+    database.execute(lock.as_str()).await?;
     let table = ArchivedTable::load(database, &query.table).await?;
     let has = |column: &str| table.index_of(column).is_some();
     ensure!(
@@ -87,11 +90,21 @@ pub async fn query(
         // rows that were told already are only found one by one
         Some(url) if plain => {
             let ranges = unordered::ranges(database, &table, &query.wanted).await?;
+            let before = removals(database, &query.table).await?;
+            // The others would wait behind who waits for this lock.
+            database.execute("commit").await?;
             let statements = ranges
                 .into_iter()
                 .map(|wanted| statement(&table, &Query { wanted, ..query.clone() }, false));
             let statements = statements.collect();
-            unordered::lines(url, statements, &writer.columns, format, &mut writer.exporter).await?
+            let rows =
+                unordered::lines(url, statements, &writer.columns, format, &mut writer.exporter)
+                    .await?;
+            ensure!(
+                removals(database, &query.table).await? == before,
+                "lifecycle removed days while rows were read: ask again"
+            );
+            rows
         }
         _ => from_table(database, &table, query, &mut writer).await?,
     };
@@ -105,12 +118,7 @@ async fn removed_days(
     store: &Store,
     query: &Query,
 ) -> Result<Vec<Manifest>> {
-    let removed: Vec<String> = sqlx::query_scalar(
-        "select distinct day::text from tapeline_removals where table_name = $1 order by 1",
-    )
-    .bind(&query.table)
-    .fetch_all(&mut *database)
-    .await?;
+    let removed = removals(database, &query.table).await?;
     let removed: HashSet<Day> = removed.iter().filter_map(|day| day.parse().ok()).collect();
     let first = query.wanted.from.map_or(Day(i32::MIN), Day::of_micros);
     let last = query.wanted.to.map_or(Day(i32::MAX), |to| Day::of_micros(to - 1));
@@ -120,6 +128,12 @@ async fn removed_days(
     let mut manifests = of_range(query, (first, last)).manifests(store).await?;
     manifests.retain(|manifest| removed.contains(&manifest.day));
     Ok(manifests)
+}
+
+/// Days of which rows were removed.
+async fn removals(database: &mut PgConnection, table: &str) -> Result<Vec<String>> {
+    let days = "select distinct day::text from tapeline_removals where table_name = $1 order by 1";
+    Ok(sqlx::query_scalar(days).bind(table).fetch_all(database).await?)
 }
 
 fn of_range(query: &Query, days: (Day, Day)) -> Restore {

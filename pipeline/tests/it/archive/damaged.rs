@@ -3,6 +3,8 @@
 use std::process::{Command, Output};
 
 use tapeline::archive::{self, Format, Query, Wanted};
+use tapeline::config::DatabaseConfig;
+use tapeline::database::reader;
 use tapeline::lifecycle;
 
 use super::place::{Place, everything_old, fill, restore_all, sums};
@@ -94,26 +96,29 @@ async fn a_query_over_days_that_only_the_archive_holds_answers_from_it_o6() {
         unordered: None,
     };
     let store = place.store();
+    let of_place = DatabaseConfig { url: place.url.clone(), ..DatabaseConfig::default() };
+    let asking = async || reader(&of_place).await.expect("connects");
     let sorted = |bytes: &[u8]| {
         let mut lines: Vec<_> = String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
         lines.sort();
         lines
     };
     let mut of_table = Vec::new();
-    let answered = archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_table)
-        .await
-        .expect("answers");
+    let answered =
+        archive::query(&mut asking().await, Some(&store), &query, Format::Csv, &mut of_table)
+            .await
+            .expect("answers");
     assert!(answered.from_table > 100 && answered.archived_days.is_empty());
     let fast = Query { unordered: Some(place.url.clone()), ..query.clone() };
     let mut without_order = Vec::new();
-    archive::query(&mut database, Some(&store), &fast, Format::Csv, &mut without_order)
+    archive::query(&mut asking().await, Some(&store), &fast, Format::Csv, &mut without_order)
         .await
         .expect("answers");
     assert_eq!(sorted(&without_order), sorted(&of_table), "the same rows in another order");
     lifecycle::run(&mut database, &store, "test", &everything_old()).await.expect("runs");
     let mut of_archive = Vec::new();
     let archived =
-        archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_archive)
+        archive::query(&mut asking().await, Some(&store), &query, Format::Csv, &mut of_archive)
             .await
             .expect("answers");
     assert_eq!((archived.from_archive, archived.from_table), (answered.from_table, 0));
@@ -121,7 +126,7 @@ async fn a_query_over_days_that_only_the_archive_holds_answers_from_it_o6() {
     assert_eq!(sorted(&of_archive), sorted(&of_table), "the same rows, digit for digit");
     restore_all(&place, &mut database).await;
     let mut of_both = Vec::new();
-    archive::query(&mut database, Some(&store), &query, Format::Csv, &mut of_both)
+    archive::query(&mut asking().await, Some(&store), &query, Format::Csv, &mut of_both)
         .await
         .expect("answers");
     assert_eq!(sorted(&of_both), sorted(&of_table), "what was restored is not told twice");

@@ -129,7 +129,7 @@ pub(crate) async fn fill(database: &mut PgConnection) {
             r#"
         insert into market_data_trades (time, exchange, symbol, trade_id, price, amount, side, type, sequence,
             receive_time, origin_partition, origin)
-        select t, case when n % 3 = 0 then 'KRAKEN' else 'BINANCE' end, 'S' || n % 7 || '-USD', n::text,
+        select t, case when n % 3 = 0 then 'KRAKEN' when n % 60 = 1 then 'UPBIT' else 'BINANCE' end, 'S' || n % 7 || '-USD', n::text,
             trim_scale(n * 0.000000000000000001 + n % 100000), trim_scale((n % 977) / 1000.0), 'buy',
             case when n % 2 = 0 then 'limit' end, nullif(n % 5, 0), t, n % 4, n
         from generate_series(1, 6000) n, lateral (select '2021-04-17T00:00:00Z'::timestamptz + n * interval '41 seconds' t) x;
