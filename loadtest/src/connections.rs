@@ -36,7 +36,7 @@ pub(crate) struct ConnectionsArgs {
     #[arg(long, default_value_t = 1_000_000)]
     rows: u64,
     /// The pooler's entry in transaction mode: another name for the database of `database.url`.
-    #[arg(long, env = "TAPELINE_PGBOUNCER_URL")]
+    #[arg(long, env = "TAPELINE_PGBOUNCER_URL", hide_env_values = true)]
     through: String,
 }
 

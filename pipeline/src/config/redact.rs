@@ -12,7 +12,7 @@ use super::{
 const HIDDEN: &str = "***";
 
 /// Parts of names of keys whose values nobody should see.
-const SECRET_KEYS: [&str; 13] = [
+const SECRET_KEYS: [&str; 14] = [
     "password",
     "passphrase",
     "passwd",
@@ -22,6 +22,7 @@ const SECRET_KEYS: [&str; 13] = [
     "private.key",
     "api_key",
     "s3-key",
+    "customer-key",
     "access_key",
     "credential",
     "user.info",

@@ -86,6 +86,7 @@ fn a_value_out_of_range_is_refused_with_the_range() {
     let message = refusal(None, &[("TAPELINE__STORE__CONNECTIONS", "17")]);
     assert!(message.contains("expected 1 to 16 (from TAPELINE__STORE__CONNECTIONS)"), "{message}");
     assert!(refusal(None, &[("TAPELINE__STORE__CONNECTIONS", "-1")]).contains("store.connections"));
+    assert!(refusal(None, &[("TAPELINE__BACKUP__USER", "a\nb")]).contains("backup.user"));
     assert!(refusal(None, &[("TAPELINE__STORE__CONNECTIONS", "two")]).contains("two"));
     let message = refusal(None, &[("TAPELINE__CONNECT__VENUES__KRAKEN__CHANNELS", "trade,candle")]);
     assert!(
@@ -225,6 +226,7 @@ fn secrets_are_neither_shown_nor_debugged_nor_part_of_errors() {
             ("TAPELINE__BACKUP__REPOSITORY__PASSPHRASE", "hunter2"),
             ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY", "hunter2"),
             ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_KEY_SECRET", "hunter2"),
+            ("TAPELINE__BACKUP__REPOSITORY__PROPERTIES__S3_SSE_CUSTOMER_KEY", "hunter2"),
         ],
     )
     .expect("allowed");

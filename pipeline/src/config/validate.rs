@@ -199,6 +199,8 @@ impl Config {
         let backup = &self.backup;
         let name = !backup.stanza.is_empty() && is_name(&backup.stanza);
         problems.require(name, "backup.stanza", NAME);
+        let user = !backup.user.is_empty() && !backup.user.contains(char::is_control);
+        problems.require(user, "backup.user", "a user of the database");
         problems.range("backup.port", backup.port, 1..=u16::MAX);
         problems.range("backup.processes", backup.processes, 1..=64);
         let paths = [("socket", Some(&backup.socket)), ("folder", Some(&backup.folder))]
