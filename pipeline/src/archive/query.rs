@@ -100,6 +100,8 @@ pub async fn query(
             let rows =
                 unordered::lines(url, statements, &writer.columns, format, &mut writer.exporter)
                     .await?;
+            // in a transaction again, for poolers
+            database.execute("begin read only").await?;
             ensure!(
                 removals(database, &query.table).await? == before,
                 "lifecycle removed days while rows were read: ask again"
