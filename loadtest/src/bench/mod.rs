@@ -83,7 +83,7 @@ pub(crate) struct Sizes {
 impl Sizes {
     const FULL: Sizes = Sizes {
         store_records: 1_500_000,
-        store_rounds: 5,
+        store_rounds: 3,
         tape_records: 3_000_000,
         tape_rounds: 3,
         latency_time: Duration::from_secs(30),

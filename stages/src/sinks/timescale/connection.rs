@@ -37,7 +37,8 @@ impl Connector {
             "set timezone = 'UTC'; set lock_timeout = {limit}; set statement_timeout = {limit};
              set idle_in_transaction_session_timeout = {limit}; set temp_buffers = '32MB';
              set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5;
-             set tcp_keepalives_count = 3; set synchronous_commit = on; set jit = off;",
+             set tcp_keepalives_count = 3; set synchronous_commit = on; set jit = off;
+             set max_parallel_workers_per_gather = 0;",
             limit = answer.as_millis()
         );
         if let Some(schema) = schema {

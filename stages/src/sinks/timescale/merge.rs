@@ -134,11 +134,14 @@ async fn conflicts(
     let buffer = out.table(table);
     let times = || dropped.iter().map(|&row| buffer.rows()[row as usize].time.0);
     let bounds = [times().min(), times().max()].map(Option::unwrap_or_default);
-    // Bounds that the planner sees: chunks outside of them are not looked at.
+    // Bounds that the planner sees: chunks outside of them are not looked at. The limit keeps it from
+    // a join that reads the whole table to look up a few rows: each is found by its key.
     let sql = format!(
-        "select s.row_no from {staging} s join {name} t on {same}
-        where s.row_no = any($1) and ({theirs}) is distinct from ({ours})
-            and t.\"{time}\" between {oldest} and {newest}",
+        "select s.row_no from {staging} s cross join lateral (
+            select ({theirs}) is distinct from ({ours}) as differs from {name} t
+            where {same} and t.\"{time}\" between {oldest} and {newest} limit 1
+        ) as found
+        where s.row_no = any($1) and found.differs",
         staging = staging(table),
         name = spec.name,
         same = equal(spec.key, "s", "t"),
@@ -166,7 +169,11 @@ async fn merge_higher(session: &mut Session, table: Table) -> Result<Merged, Fai
     let (best, upsert) = upsert_higher(table);
     let sql = format!(
         "with best as ({best}),
-        present as (select b.row_no from best b join {name} t on {present}),
+        present as (
+            select b.row_no from best b cross join lateral (
+                select from {name} t where {present} limit 1
+            ) as found
+        ),
         written as ({upsert})
         select s.row_no, w.row_no is not null, p.row_no is not null
         from {staging} s
