@@ -196,6 +196,7 @@ fn text_of(command: &mut Command) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long, needs pgBackRest: `make test-all`"]
 async fn a_backup_restores_to_any_second_proves_itself_and_names_what_keeps_it_from_it_s4() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     migrate::up(&cluster.url()).await.expect("migrations");

@@ -104,6 +104,7 @@ fn tapeline(config: &Config, more: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "services of its own: `make test-all`"]
 async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only_what_is_safe_o2_o4()
  {
     let cluster = Cluster::new("doctor", &["postgres", "redis"]);

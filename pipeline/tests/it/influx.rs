@@ -49,6 +49,7 @@ fn made(id: i64) -> Trade<'static> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs InfluxDB: `make test-all`"]
 async fn influxdb_holds_each_trade_once_whenever_its_stage_is_killed_and_what_it_refuses_is_kept_s5()
  {
     let url = influx();

@@ -173,6 +173,7 @@ fn replace(text: &mut String, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "services of its own: `make test-all`"]
 async fn the_pipeline_runs_over_tls_and_scram_and_whatever_is_not_proved_is_refused_by_name_o7() {
     let services = Services::up();
     runs_with_a_user_for_each_stage(&services).await;
