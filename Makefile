@@ -2,8 +2,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
-# Cases of `make faults` that `make test` runs too: those that have been seen to be dependable on a busy machine.
-FAULTS_IN_TEST := commit,failpoints,sigkill,zombie,storm,registry,hostile,duplicates,conflict,poison
 
 .PHONY: help build services demo test test-all faults soak check bench bench-db deny clean database-docs
 
@@ -23,7 +21,7 @@ demo: build ## play exchange traffic through the whole pipeline and show the res
 test: build ## every test but long runs, against real services
 	@scripts/services up pgbouncer
 	eval "$$(scripts/services env)" && cargo test --release --locked --workspace
-	$(MAKE) --no-print-directory faults QUICK=1 CASE=$(FAULTS_IN_TEST)
+	$(MAKE) --no-print-directory faults QUICK=1
 
 faults: build ## make everything go wrong and prove that nothing is lost or doubled (QUICK=1, SEED=N, CASE=NAME, OLD=BINARY)
 	eval "$$(scripts/services env)" && target/release/tapeline-loadtest faults \

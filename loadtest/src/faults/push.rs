@@ -33,6 +33,8 @@ pub(crate) async fn push(rig: &Rig, records: &[Raw]) -> Result<()> {
         .set("bootstrap.servers", &kafka.brokers)
         .set("linger.ms", "1")
         .set("enable.idempotence", "true")
+        // See `opening.rs` of the pipeline: the first records to a new topic would be lost.
+        .set("max.in.flight", "1")
         .set("message.max.bytes", "8388608")
         .create()?;
     let partitions = kafka.partitions.context("partitions are set")?;

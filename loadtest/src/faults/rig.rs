@@ -230,7 +230,9 @@ impl Rig {
         let mut sent = feed.finish().await?;
         let mut said = Instant::now();
         loop {
-            if said.elapsed() > LAST_WORDS {
+            let late = began.elapsed() > limit;
+            // Not before the last look, which would find them under way.
+            if !late && said.elapsed() > LAST_WORDS {
                 sent = feed.finish().await?;
                 said = Instant::now();
             }
@@ -238,7 +240,7 @@ impl Rig {
             if verdict.is_clean() {
                 verdict.wrong.extend(self.audit().await?);
             }
-            if verdict.is_clean() || began.elapsed() > limit {
+            if verdict.is_clean() || late {
                 return Ok((verdict, began.elapsed()));
             }
             keep()?;

@@ -1,14 +1,16 @@
 //! A producer for bulk: no report for each record, so that generating costs more than handing over.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use tapeline::kafka::KafkaSettings;
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use tapeline::kafka::{KafkaSettings, flush};
 
 /// How long a full queue is waited for between two attempts.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_micros(500);
@@ -45,6 +47,9 @@ impl ProducerContext for Failures {
 pub(crate) struct BulkProducer {
     producer: ThreadedProducer<Failures>,
     failures: Failures,
+    /// Partitions that have a record, by topic. As in the pipeline, the first goes alone: librdkafka
+    /// may lose it where the topic is new.
+    opened: RefCell<HashMap<String, HashSet<i32>>>,
 }
 
 impl BulkProducer {
@@ -70,10 +75,11 @@ impl BulkProducer {
     fn with(config: &rdkafka::ClientConfig) -> Result<BulkProducer> {
         let failures = Failures::default();
         let producer = config.create_with_context(failures.clone()).context("kafka producer")?;
-        Ok(BulkProducer { producer, failures })
+        Ok(BulkProducer { producer, failures, opened: RefCell::default() })
     }
 
-    /// Hands a record over; blocks while the queue is full.
+    /// Hands a record over; blocks while the queue is full, and until the first record of its
+    /// partition is delivered.
     pub(crate) fn send(
         &self,
         topic: &str,
@@ -86,7 +92,7 @@ impl BulkProducer {
         record.headers = headers;
         loop {
             match self.producer.send(record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     self.check()?;
                     record = back;
@@ -95,6 +101,14 @@ impl BulkProducer {
                 Err((error, _)) => return Err(anyhow!("{topic} [{partition}]: {error}")),
             }
         }
+        let is_open = |opened: &HashMap<String, HashSet<i32>>| {
+            opened.get(topic).is_some_and(|partitions| partitions.contains(&partition))
+        };
+        if !is_open(&self.opened.borrow()) {
+            self.finish()?;
+            self.opened.borrow_mut().entry(topic.to_owned()).or_default().insert(partition);
+        }
+        Ok(())
     }
 
     /// Says what was not delivered so far.
@@ -105,7 +119,8 @@ impl BulkProducer {
 
     /// Waits until everything is delivered.
     pub(crate) fn finish(&self) -> Result<()> {
-        self.producer.flush(FLUSH).context("the last records were not delivered")?;
+        let delivered = flush(&self.producer, FLUSH).map_err(Error::msg)?;
+        ensure!(delivered, "the last records were not delivered within {FLUSH:?}");
         self.check()
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: creating them, their incarnations and their ends.
 //!
 //! The topic id, which tells a recreated topic from the one before, is in librdkafka but not in
-//! its Rust wrapper: the calls to it, and those in `headers` and `bulk`, are the unsafe part of this crate.
+//! its Rust wrapper: the calls to it, and those in `headers` and `writer`, are the unsafe part of this crate.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};

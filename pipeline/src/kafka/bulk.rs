@@ -4,21 +4,17 @@
 //! failures only, and a flush that ends without one says that all messages were delivered.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::ClientContext;
-use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext};
 
 use super::producer::{QUEUE_FULL_PAUSE, is_no_news};
-
-/// Longest a thread waits in one flush, also when nobody wants its end any more.
-const FLUSH: Duration = Duration::from_millis(500);
+use super::writer::Writer;
 
 /// The first failure; nothing after it counts.
 #[derive(Default)]
@@ -47,13 +43,13 @@ impl ProducerContext for Failures {
 
 /// A producer of one owner; clones share its fate.
 #[derive(Clone)]
-pub struct Bulk(Arc<ThreadedProducer<Failures>>);
+pub struct Bulk(Arc<Writer<Failures>>);
 
 impl Bulk {
     /// Connects lazily. `config` is one of [`super::KafkaSettings`]' for bulk.
     pub fn new(config: &ClientConfig) -> Result<Bulk> {
         let producer = config.create_with_context(Failures::default());
-        Ok(Bulk(Arc::new(producer.context("kafka producer")?)))
+        Ok(Bulk(Arc::new(Writer::new(producer.context("kafka producer")?))))
     }
 
     /// Says what was not delivered so far, without waiting for the rest.
@@ -70,13 +66,14 @@ impl Bulk {
         value: Option<&[u8]>,
         headers: Option<OwnedHeaders>,
     ) -> Result<(), String> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(key);
-        record.partition = partition;
+        let partition = self.0.partition(topic, key, partition).await?;
+        let opening = self.0.openings.first(topic, partition).await;
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(key);
         record.payload = value;
         record.headers = headers;
         loop {
             match self.0.send(record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     metrics::counter!("tapeline_producer_queue_full_total").increment(1);
                     record = back;
@@ -86,35 +83,16 @@ impl Bulk {
                 Err((error, _)) => return Err(format!("{topic}: {error}")),
             }
         }
+        if let Some(opening) = opening {
+            self.delivered().await?;
+            opening.opened();
+        }
+        Ok(())
     }
 
     /// Sends what lingers, and waits until every message was delivered, or says why one was not.
     pub async fn delivered(&self) -> Result<(), String> {
-        if self.0.in_flight_count() > 0 {
-            loop {
-                let producer = Arc::clone(&self.0);
-                let flush = tokio::task::spawn_blocking(move || flush(&producer));
-                if flush.await.map_err(|error| error.to_string())?? {
-                    break;
-                }
-            }
-        }
+        self.0.flush().await?;
         self.check()
-    }
-}
-
-/// Whether no message is under way any more, those whose failure is still to be reported included.
-///
-/// The wrapper's own flush asks without waiting, which ends before librdkafka's threads see that
-/// they are asked: a long linger would still be waited for.
-fn flush(producer: &ThreadedProducer<Failures>) -> Result<bool, String> {
-    let client = producer.client().native_ptr();
-    // SAFETY: the producer is borrowed, so its handle lives; reports of failures are served by
-    // the producer's own thread.
-    let answer = unsafe { rd_kafka_flush(client, FLUSH.as_millis() as i32) };
-    match answer {
-        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(true),
-        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT => Ok(false),
-        error => Err(format!("flush: {}", RDKafkaErrorCode::from(error))),
     }
 }

@@ -8,16 +8,19 @@ mod ends;
 mod fixed;
 mod headers;
 mod lane;
+mod opening;
 mod producer;
 mod publisher;
 mod read;
 mod rebalance;
+mod recreated;
 mod republish;
 mod scan;
 mod settings;
 mod sink;
 mod source;
 mod tail;
+mod writer;
 
 pub use admin::{
     Admin, TopicState, create_raw_topic, create_topics, delete_topics, dirty_topic, topic_names,
@@ -36,3 +39,4 @@ pub use settings::KafkaSettings;
 pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};
 pub use source::KafkaSource;
 pub use tail::{CheckedTail, last_covered};
+pub use writer::flush;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rdkafka::ClientContext;
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext};
 use tapeline_stages::flow::Headers;
 use tokio::sync::Notify;
 
 use super::KafkaSettings;
+use super::writer::Writer;
 
 /// How long a full queue is waited for between two attempts.
 pub(super) const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
@@ -99,21 +100,24 @@ impl ProducerContext for Deliveries {
 
 /// A producer that many tasks share.
 #[derive(Clone)]
-pub struct Producer(Arc<ThreadedProducer<Deliveries>>);
+pub struct Producer(Arc<Writer<Deliveries>>);
 
 impl Producer {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Producer> {
-        let producer = settings.producer().create_with_context(Deliveries);
-        Ok(Producer(Arc::new(producer.context("kafka producer")?)))
+        Producer::with(&settings.producer())
     }
 
     /// A producer that survives a delivery that failed for good, for messages whose order says
     /// nothing: with the gapless guarantee librdkafka refuses everything after such a failure,
     /// so that whoever waits and writes again would wait for ever.
     pub fn unordered(settings: &KafkaSettings) -> Result<Producer> {
-        let producer = settings.unordered_producer().create_with_context(Deliveries);
-        Ok(Producer(Arc::new(producer.context("kafka producer")?)))
+        Producer::with(&settings.unordered_producer())
+    }
+
+    fn with(config: &ClientConfig) -> Result<Producer> {
+        let producer = config.create_with_context(Deliveries).context("kafka producer")?;
+        Ok(Producer(Arc::new(Writer::new(producer))))
     }
 
     /// Hands a message over; waits while the queue is full. The outcome reaches `delivery`.
@@ -126,14 +130,16 @@ impl Producer {
         headers: Option<OwnedHeaders>,
         delivery: &Arc<Delivery>,
     ) -> Result<(), String> {
+        let partition = self.0.partition(topic, key, partition).await?;
+        let opening = self.0.openings.first(topic, partition).await;
         delivery.pending.fetch_add(1, Ordering::AcqRel);
-        let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).key(key);
-        record.partition = partition;
+        let mut record =
+            BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).partition(partition).key(key);
         record.payload = value;
         record.headers = headers;
         loop {
             match self.0.send(record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     metrics::counter!("tapeline_producer_queue_full_total").increment(1);
                     record = back;
@@ -146,6 +152,12 @@ impl Producer {
                 }
             }
         }
+        if let Some(opening) = opening {
+            self.0.flush().await?;
+            delivery.check()?;
+            opening.opened();
+        }
+        Ok(())
     }
 }
 

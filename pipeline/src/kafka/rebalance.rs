@@ -8,11 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::GroupProtocol;
 use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::statistics::Broker;
-use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Statistics, TopicPartitionList};
+
+use super::consumer::{ConsumerOptions, Membership};
+use super::recreated::{DEBUG_CONTEXT, Recreated};
+use crate::config::GroupProtocol;
 
 /// How long a member of the new protocol that is given nothing is believed to be still joining.
 const SETTLED_MS: i64 = 5_000;
@@ -42,15 +47,42 @@ pub(super) struct Rebalances {
     cut_off_since: Mutex<Option<Instant>>,
     /// Of a consumer without a group: how far partitions whose queue is empty were fetched.
     fetched: Option<Mutex<Vec<Fetched>>>,
+    recreated: Recreated,
+    /// What librdkafka says for debugging is wanted in the log.
+    is_debugged: bool,
 }
 
 /// Topic, partition and the next offset to be fetched.
 pub(super) type Fetched = (String, i32, i64);
 
 impl Rebalances {
-    pub(super) fn new(group: &str, protocol: GroupProtocol, in_group: bool) -> Rebalances {
-        let fetched = (!in_group).then(Mutex::default);
-        Rebalances { group: group.to_owned(), protocol, fetched, ..Rebalances::default() }
+    pub(super) fn new(options: &ConsumerOptions) -> Rebalances {
+        let in_group = matches!(options.membership, Membership::Group);
+        Rebalances {
+            group: options.group.clone(),
+            protocol: options.protocol,
+            fetched: (!in_group).then(Mutex::default),
+            recreated: Recreated::new(&options.ids),
+            is_debugged: options.config.get("debug").is_some(),
+            ..Rebalances::default()
+        }
+    }
+
+    /// `config` with what this has to hear of librdkafka.
+    pub(super) fn listening(config: &ClientConfig) -> ClientConfig {
+        let mut config = config.clone();
+        let debug = match config.get("debug") {
+            Some(wanted) => format!("{wanted},{DEBUG_CONTEXT}"),
+            None => DEBUG_CONTEXT.to_owned(),
+        };
+        config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
+        config
+    }
+
+    /// That a topic is not the one it was, once librdkafka knows; before anything of the new one
+    /// is read.
+    pub(super) fn recreated(&self) -> Option<&str> {
+        self.recreated.found()
     }
 
     /// How far partitions whose queue is empty were fetched, where that became known since the
@@ -112,6 +144,13 @@ impl Rebalances {
 }
 
 impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        self.recreated.hear(message);
+        if self.is_debugged || !matches!(level, RDKafkaLogLevel::Debug) {
+            DefaultClientContext.log(level, fac, message);
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         if let Some(fetched) = &self.fetched {
             let partitions = statistics.topics.iter().flat_map(|(name, topic)| {

@@ -1,5 +1,6 @@
 //! One consumer group with its lanes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -65,6 +66,7 @@ where
         group,
         protocol: context.config.group.protocol,
         config,
+        ids: ids(context, &topics),
         topics: topics.clone(),
         lanes: lanes.len(),
         accept_loss: context.accept_loss,
@@ -115,6 +117,13 @@ where
     failed.map_or(Ok(()), |reason| bail!(reason))
 }
 
+fn ids(context: &Context, topics: &[Topic]) -> HashMap<String, String> {
+    let ids = topics
+        .iter()
+        .filter_map(|topic| Some((topic.name.clone(), context.topic_id(&topic.name)?.to_owned())));
+    ids.collect()
+}
+
 async fn changed(incarnations: Option<&Incarnations>) -> String {
     match incarnations {
         Some(incarnations) => incarnations.changed().await,
@@ -125,6 +134,15 @@ async fn changed(incarnations: Option<&Incarnations>) -> String {
 /// The broker's assignor under the newer protocol. It shares each topic by itself; `uniform`, which balances the number of
 /// partitions over all topics, may leave a member with those of quiet topics.
 const REMOTE_ASSIGNOR: &str = "range";
+
+/// A member hears with its next heartbeat that another has come or gone, and a cooperative group
+/// needs two such rounds.
+const HEARTBEAT_MS: u64 = 1_000;
+
+/// Time between two heartbeats: three go into a session, and no change has to wait for long.
+fn heartbeat_ms(session_timeout_ms: u64) -> u64 {
+    (session_timeout_ms / 3).clamp(1, HEARTBEAT_MS)
+}
 
 fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientConfig) {
     let group = &context.config.group;
@@ -137,7 +155,7 @@ fn group_settings(context: &Context, name: &str, config: &mut rdkafka::ClientCon
                 .set("group.protocol", "classic")
                 .set("partition.assignment.strategy", "cooperative-sticky")
                 .set("session.timeout.ms", group.session_timeout_ms.to_string())
-                .set("heartbeat.interval.ms", (group.session_timeout_ms / 3).max(1).to_string());
+                .set("heartbeat.interval.ms", heartbeat_ms(group.session_timeout_ms).to_string());
         }
         // The broker owns assignment and timeouts.
         GroupProtocol::Consumer => {

@@ -66,8 +66,15 @@ async fn wait(pipeline: &Pipeline, what: &str, sql: &str) {
     eventually(what, || async { pipeline.count(sql).await == 0 }).await;
 }
 
-/// Waits until every candle of the stored trades is stored and right.
-async fn all_right(pipeline: &Pipeline, what: &str) {
+/// Waits until so many trades are stored.
+async fn stored(pipeline: &Pipeline, trades: usize) {
+    let sql = format!("select count(*) - {trades} from market_data_trades");
+    wait(pipeline, &format!("{trades} trades are stored"), &sql).await;
+}
+
+/// Waits until every candle of the stored trades, so many of them, is stored and right.
+async fn all_right(pipeline: &Pipeline, trades: usize, what: &str) {
+    stored(pipeline, trades).await;
     wait(pipeline, what, &format!("select count(*) from ({DIFFERENT}) as different")).await;
 }
 
@@ -113,7 +120,7 @@ async fn every_final_candle_equals_its_stored_trades_disordered_repeated_late_an
     let mut trades = market(&mut seeded, &VENUES, &SYMBOLS, 70);
     disorder(&mut seeded, &mut trades, 12);
     // Some come a second time, and every fiftieth is kept back until long after its window.
-    let (mut late, mut on_time) = (Vec::new(), Vec::new());
+    let (all, mut late, mut on_time) = (trades.len(), Vec::new(), Vec::new());
     for (number, trade) in trades.into_iter().enumerate() {
         if number % 50 == 49 {
             late.push(trade);
@@ -135,13 +142,11 @@ async fn every_final_candle_equals_its_stored_trades_disordered_repeated_late_an
     }
     let candles = pipeline.start(StageName::Candles);
     complete(&pipeline, &VENUES, DAY + 24 * 60 * MINUTE).await;
-    all_right(&pipeline, "every candle of what came on time").await;
+    all_right(&pipeline, all - late.len(), "every candle of what came on time").await;
     wait(&pipeline, "and is final", "select count(*) from market_data_ohlcv where not final").await;
     let before = pipeline.count("select count(*) from market_data_ohlcv where revision > 0").await;
     look::publish(&pipeline, &late).await;
-    let stored = "select count(*) - 1680 from market_data_trades";
-    wait(&pipeline, "late trades are stored", stored).await;
-    all_right(&pipeline, "late trades are counted too").await;
+    all_right(&pipeline, all, "late trades are counted too").await;
     let revised = "select count(*) from market_data_ohlcv where revision > 0";
     assert!(pipeline.count(revised).await > before, "a correction raises the revision");
     wait(&pipeline, "the outbox is emptied", "select count(*) from tapeline_candle_outbox").await;
@@ -150,7 +155,7 @@ async fn every_final_candle_equals_its_stored_trades_disordered_repeated_late_an
     for stage in [candles, store, validate] {
         stage.stop().await;
     }
-    all_right(&pipeline, "and nothing more changes").await;
+    all_right(&pipeline, all, "and nothing more changes").await;
     pipeline.finish().await;
 }
 
@@ -170,7 +175,7 @@ async fn a_window_over_an_open_hole_is_incomplete_until_the_hole_is_filled_invar
     let tail = minute(3) + 50_000_000;
     look::publish(&pipeline, &[trade("KRAKEN", "BTC-USD", 4, "101", tail), at(4, 5)]).await;
     complete(&pipeline, &["KRAKEN"], DAY + 24 * 60 * MINUTE).await;
-    all_right(&pipeline, "candles of what is known").await;
+    all_right(&pipeline, 5, "candles of what is known").await;
     let sql = "select timeframe, time, final from market_data_ohlcv order by 1, 2";
     let whole = || async {
         let rows = look::rows(&pipeline, sql).await;
@@ -195,8 +200,7 @@ async fn a_window_over_an_open_hole_is_incomplete_until_the_hole_is_filled_invar
     gap(&pipeline, "BTC-USD", GapState::Filled, from, Some(to)).await;
     let incomplete = "select count(*) from market_data_ohlcv where not final";
     wait(&pipeline, "every candle is final", incomplete).await;
-    all_right(&pipeline, "and has what was missed").await;
-    assert_eq!(pipeline.count("select count(*) from market_data_trades").await, 7);
+    all_right(&pipeline, 7, "and has what was missed").await;
     let found = whole().await;
     assert_eq!(found["1m"], [true; 5]);
     for stage in stages {
@@ -217,9 +221,7 @@ async fn candles_of(name: &str, recording: &[Trade<'static>], venues: &[&str]) -
         .collect();
     look::publish(&pipeline, &played).await;
     complete(&pipeline, venues, DAY + 24 * 60 * MINUTE).await;
-    let stored = format!("select count(*) - {} from market_data_trades", played.len());
-    wait(&pipeline, "all trades are stored", &stored).await;
-    all_right(&pipeline, "all candles are stored").await;
+    all_right(&pipeline, played.len(), "all candles are stored").await;
     wait(&pipeline, "all are final", "select count(*) from market_data_ohlcv where not final")
         .await;
     for stage in stages {
@@ -262,13 +264,12 @@ async fn windows_over_an_accepted_loss_are_computed_from_the_store_or_stay_incom
     let [before, untaken, after, unjudged, last] = parts[..] else { panic!("five parts") };
     let (validate, store) = (pipeline.start(StageName::Validate), pipeline.start(StageName::Store));
     let candles = pipeline.start(StageName::Candles);
-    let stored = |rows: usize| format!("select count(*) - {rows} from market_data_trades");
     look::publish(&pipeline, before).await;
     let minutes = "select count(*) - 6 from (select 1 from market_data_ohlcv limit 6) c";
     wait(&pipeline, "it is at work", minutes).await;
     candles.stop().await;
     look::publish(&pipeline, untaken).await;
-    wait(&pipeline, "the store has them", &stored(before.len() + untaken.len())).await;
+    stored(&pipeline, before.len() + untaken.len()).await;
     let checked = Kind::Trade.spec().topic(&pipeline.context.config.kafka.topic_prefix);
     look::retain(&pipeline, &checked, 0).await;
     pipeline.context.accept_loss = true;
@@ -284,14 +285,13 @@ async fn windows_over_an_accepted_loss_are_computed_from_the_store_or_stay_incom
 
     validate.stop().await;
     let taken = before.len() + untaken.len() + after.len();
-    wait(&pipeline, "all is stored", &stored(taken)).await;
+    stored(&pipeline, taken).await;
     look::publish(&pipeline, unjudged).await;
     look::retain(&pipeline, &look::raw_topic(&pipeline, Kind::Trade), 0).await;
     let validate = pipeline.start(StageName::Validate);
     look::publish(&pipeline, last).await;
-    wait(&pipeline, "the rest is stored", &stored(taken + last.len())).await;
     complete(&pipeline, &VENUES, DAY + 24 * 60 * MINUTE).await;
-    all_right(&pipeline, "every candle of what is stored").await;
+    all_right(&pipeline, taken + last.len(), "every candle of what is stored").await;
     // Only around what nobody has is a minute incomplete.
     let gone =
         (end_of(after) / 1_000_000, unjudged.last().map_or(0, |t| t.venue_time.0) / 1_000_000);

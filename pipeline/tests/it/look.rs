@@ -92,6 +92,8 @@ pub(crate) async fn push(pipeline: &Pipeline, records: &[(String, Plain)]) -> Ve
         .set("bootstrap.servers", &pipeline.context.config.kafka.brokers)
         .set("linger.ms", "1")
         .set("enable.idempotence", "true")
+        // Else the first records to a new topic may be lost: see `opening.rs`.
+        .set("max.in.flight", "1")
         .create()
         .expect("producer");
     let mut sent = Vec::new();

@@ -2,6 +2,7 @@
 //! (`StreamConsumer` and split queues lose wake-ups: rust-rdkafka 638, 665, 840).
 
 mod assignment;
+mod judgement;
 mod reading;
 mod retention;
 
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tapeline_stages::flow::{Checkpoint, Input, Topic, TopicPartition};
@@ -62,6 +62,8 @@ pub struct ConsumerOptions {
     pub config: ClientConfig,
     /// Topics; their index is that of [`TopicPartition`].
     pub topics: Vec<Topic>,
+    /// Their incarnations, 32 hexadecimal digits each, by name.
+    pub ids: std::collections::HashMap<String, String>,
     /// Lanes that share the partitions.
     pub lanes: usize,
     /// Go on where the log no longer has what is to be read next; it is counted as lost.
@@ -113,10 +115,8 @@ pub fn start_consumer(
     options: ConsumerOptions,
     shutdown: CancellationToken,
 ) -> Result<(Vec<KafkaSource>, ConsumerHandle)> {
-    let in_group = matches!(options.membership, Membership::Group);
-    let consumer: BaseConsumer<Rebalances> = options
-        .config
-        .create_with_context(Rebalances::new(&options.group, options.protocol, in_group))
+    let consumer: BaseConsumer<Rebalances> = Rebalances::listening(&options.config)
+        .create_with_context(Rebalances::new(&options))
         .context("kafka consumer")?;
     let names: Vec<_> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
     let reading = match options.membership {
@@ -285,6 +285,9 @@ impl Worker {
             match consumer.poll(timeout) {
                 None => break,
                 Some(Ok(message)) => {
+                    if let Some(recreated) = consumer.context().recreated() {
+                        anyhow::bail!("{recreated}");
+                    }
                     let reading = self.reading.as_mut();
                     Self::accept(&self.index, &self.owned, reading, &mut self.lanes, &message);
                 }
@@ -312,62 +315,6 @@ impl Worker {
         if let Some(&lane) = owned.get(&at) {
             lanes[lane].append(at, message);
         }
-    }
-
-    fn judge(&self, error: KafkaError) -> Result<()> {
-        let code = error.rdkafka_error_code();
-        let lost = matches!(
-            code,
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-        );
-        if lost {
-            anyhow::bail!(
-                "the log no longer has what is to be read next: {}. Restore it, or start again with --accept-loss: what is gone is then counted as lost",
-                self.lost_ranges()
-            );
-        }
-        let twice = matches!(
-            code,
-            Some(RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
-        );
-        if twice {
-            anyhow::bail!(
-                "{error}: another process has this group.instance_id, or one that died has it until its session ends. Give each process its own"
-            );
-        }
-        match code {
-            Some(
-                RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed,
-            ) => Err(error).context("consumer"),
-            _ => {
-                metrics::counter!("tapeline_consumer_errors_total").increment(1);
-                tracing::warn!(%error, "kafka");
-                Ok(())
-            }
-        }
-    }
-
-    /// Names every range between the position and what the log still has.
-    fn lost_ranges(&self) -> String {
-        let mut ranges = Vec::new();
-        let positions = self.consumer.position().ok();
-        for element in positions.iter().flat_map(|list| list.elements()) {
-            let (topic, partition) = (element.topic(), element.partition());
-            let marks = self.consumer.fetch_watermarks(topic, partition, ASK);
-            if let (Offset::Offset(next), Ok((low, high))) = (element.offset(), marks)
-                && !(low..=high).contains(&next)
-            {
-                ranges.push(format!(
-                    "{topic} [{partition}] offset {next}, the log holds {low}..{high}"
-                ));
-            }
-        }
-        if ranges.is_empty() { "a partition just assigned".to_owned() } else { ranges.join("; ") }
     }
 
     fn take_checkpoints(&mut self) {
