@@ -50,6 +50,11 @@ impl Source {
         self.spec.history.iter().find(|offer| offer.kind == kind)
     }
 
+    /// Now; none of a playback, which only says when its answers came.
+    pub(super) fn now(&self) -> Option<Micros> {
+        self.clock.receive_time(None)
+    }
+
     /// Publishes what the venue has of `span` and the database has not; says how sure that is all.
     pub(super) async fn fill(
         &self,
@@ -73,7 +78,7 @@ impl Source {
                 native: native.clone(),
                 from,
                 to,
-                now: self.clock.receive_time(None).unwrap_or(to),
+                now: self.now().unwrap_or(to),
                 after: behind,
             };
             self.part(database, publisher, &part, &ask, offer, &mut evidence, counts).await?;
@@ -94,9 +99,31 @@ impl Source {
         evidence: &mut Evidence,
         counts: &mut Counts,
     ) -> Result<()> {
+        let mut events = Vec::new();
+        let asked = self.pages(ask, offer, evidence, &mut events).await;
+        // Behind the last page, so that what the feed brought meanwhile is known. What came before a failure counts.
         let stored = stored::events(database, part).await?;
         stored.numbers.iter().for_each(|number| evidence.needs(*number));
         let mut known = Known { amounts: &stored.amounts, joined: Money::ZERO };
+        for event in events {
+            if known.has(&event) {
+                counts.known += 1;
+                continue;
+            }
+            publish(publisher, part, &event).await?;
+            counts.published += 1;
+        }
+        asked
+    }
+
+    /// Gets all pages of a part.
+    async fn pages(
+        &self,
+        ask: &Ask,
+        offer: &Offer,
+        evidence: &mut Evidence,
+        events: &mut Vec<Past>,
+    ) -> Result<()> {
         let mut history = (offer.history)();
         let mut path = history.first(ask);
         loop {
@@ -104,17 +131,11 @@ impl Source {
             let page = history
                 .decode(ask, &body, at)
                 .with_context(|| format!("answer of {} to {path}", self.spec.name))?;
-            for event in page.events {
-                if offer.numbered {
-                    event.number().into_iter().for_each(|number| evidence.came.add(number));
-                }
-                if known.has(&event) {
-                    counts.known += 1;
-                    continue;
-                }
-                publish(publisher, part, &event).await?;
-                counts.published += 1;
+            if offer.numbered {
+                let numbers = page.events.iter().filter_map(Past::number);
+                numbers.for_each(|number| evidence.came.add(number));
             }
+            events.extend(page.events);
             match page.next {
                 Next::Page(next) if next == path => {
                     bail!("{} answers {path} without an end", self.spec.name)

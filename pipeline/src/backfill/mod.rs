@@ -15,6 +15,7 @@ use sqlx::PgConnection;
 use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Timeframe};
 use tokio::time::Instant;
 
+use self::fence::Fence;
 use self::fetch::Source;
 use crate::gaps::{Hole, Wanted, list};
 use crate::kafka::RawPublisher;
@@ -22,6 +23,7 @@ use crate::venue::driver::Clock;
 use crate::venue::{VenueSpec, venue, venue_names};
 use crate::wiring::Context;
 
+mod fence;
 mod fetch;
 mod runs;
 mod stored;
@@ -110,6 +112,7 @@ pub struct Line {
 }
 
 /// One thing to do: a range of a feed, and the holes that it fills.
+#[derive(Debug, Clone)]
 struct Job {
     symbol: String,
     kind: Kind,
@@ -133,6 +136,7 @@ pub async fn run(
         Some(range) => ranges(context, request, range)?,
     };
     let publisher = context.publisher()?;
+    let fence = Fence::new(context)?;
     for (spec, jobs) in jobs {
         let mut symbols: Vec<String> = jobs.iter().map(|job| job.symbol.clone()).collect();
         symbols.dedup();
@@ -143,9 +147,10 @@ pub async fn run(
                 .map_err(|error| format!("{error:#}")),
         };
         for job in jobs {
-            let mut work = Work { database: &mut database, publisher: &publisher, spec };
+            let (database, publisher, fence) = (&mut database, &publisher, &fence);
+            let mut work = Work { database, publisher, fence, spec };
             let line = work.job(source.as_ref(), &job).await;
-            stored::done(&mut database).await?;
+            stored::done(work.database).await?;
             tell(line?)?;
         }
     }
@@ -226,9 +231,19 @@ fn ranges(context: &Context, request: &Request, (from, to): (Micros, Micros)) ->
     Ok(jobs)
 }
 
+/// The part of a job that can be done by now, and its end: of what is newer some may still be on its way. A hole is not
+/// done in parts.
+fn old_enough(job: &Job, now: Option<Micros>) -> Option<(Job, Micros)> {
+    let to = job.to?;
+    let until = now.map_or(to, |now| to.min(now.plus(-MARGIN)));
+    let some = until == to || (!job.hole && until >= job.from);
+    some.then(|| (Job { to: Some(until), ..job.clone() }, until))
+}
+
 struct Work<'a> {
     database: &'a mut PgConnection,
     publisher: &'a RawPublisher,
+    fence: &'a Fence,
     spec: &'static VenueSpec,
 }
 
@@ -246,21 +261,33 @@ impl Work<'_> {
             stored: true,
             doubt: None,
         };
-        let Some(to) = job.to else {
-            line.doubt = Some("the feed has not come back yet".to_owned());
-            return Ok(line);
-        };
+        line.doubt = self.fill(source, job, &mut line).await?;
+        Ok(line)
+    }
+
+    /// Does a job and tells in `line` what of it; answers why something may still be missing.
+    async fn fill(
+        &mut self,
+        source: Result<&Source, &String>,
+        job: &Job,
+        line: &mut Line,
+    ) -> Result<Option<String>> {
+        let venue = self.spec.name;
+        if job.to.is_none() {
+            return Ok(Some("the feed has not come back yet".to_owned()));
+        }
         let none = || format!("{venue} gives no past of this kind that fits its feed");
         let offer = source.map_err(String::clone).and_then(|source| {
             source.offer(job.kind).map(|offer| (source, offer)).ok_or_else(none)
         });
         let (source, offer) = match offer {
             Ok(offer) => offer,
-            Err(doubt) => {
-                line.doubt = Some(doubt);
-                return Ok(line);
-            }
+            Err(doubt) => return Ok(Some(doubt)),
         };
+        let Some((job, to)) = old_enough(job, source.now()) else {
+            return Ok(Some("too fresh, run again".to_owned()));
+        };
+        line.to = Some(to);
         let (symbol, kind) = (job.symbol.clone(), job.kind);
         let (from, until) = match kind {
             Kind::Trade => (job.from.plus(-MARGIN), to.plus(MARGIN)),
@@ -269,10 +296,14 @@ impl Work<'_> {
         };
         let span = Span { venue, symbol, kind, from, to: until };
         stored::turn(self.database, &span).await?;
-        let holes = self.unfilled(&span, job).await?;
+        // What the feed or another backfill has published counts as known only once it is stored.
+        if !self.fence.passed(self.database, &span).await? {
+            return Ok(Some("the store is behind, run again".to_owned()));
+        }
+        let holes = self.unfilled(&span, &job).await?;
         if job.hole && holes.is_empty() {
             // Whoever had the turn before has filled it.
-            return Ok(line);
+            return Ok(None);
         }
         let filled =
             source.fill(self.database, self.publisher, &span, offer, &mut line.counts).await;
@@ -280,10 +311,7 @@ impl Work<'_> {
         self.publisher.delivered().await.map_err(anyhow::Error::msg)?;
         let mut evidence = match filled {
             Ok(evidence) => evidence,
-            Err(error) => {
-                line.doubt = Some(format!("{error:#}"));
-                return Ok(line);
-            }
+            Err(error) => return Ok(Some(format!("{error:#}"))),
         };
         if let Some((first, last)) =
             stored::minutes(job.from, to).filter(|_| job.kind == Kind::VenueCandle)
@@ -291,12 +319,12 @@ impl Work<'_> {
             evidence.needs(first);
             evidence.needs(last);
         }
-        line.doubt = evidence.doubt(offer.numbered);
-        if line.doubt.is_none() {
+        let doubt = evidence.doubt(offer.numbered);
+        if doubt.is_none() {
             line.filled = holes.len();
             line.stored = self.close(&span, &holes).await?;
         }
-        Ok(line)
+        Ok(doubt)
     }
 
     /// The holes that have ended within a job's times and that nothing has filled.
@@ -340,5 +368,33 @@ impl Work<'_> {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_newer_than_the_margin_is_left_for_another_time() {
+        let job = |hole| Job {
+            symbol: "BTC-USDT".to_owned(),
+            kind: Kind::Trade,
+            from: Micros(0),
+            to: Some(Micros(MARGIN)),
+            hole,
+        };
+        let until = |hole, now: Option<i64>| {
+            old_enough(&job(hole), now.map(Micros)).map(|(job, until)| (job.to, until))
+        };
+        let all = Some((Some(Micros(MARGIN)), Micros(MARGIN)));
+        for hole in [true, false] {
+            assert_eq!(until(hole, None), all);
+            assert_eq!(until(hole, Some(2 * MARGIN)), all);
+            assert_eq!(until(hole, Some(MARGIN - 1)), None);
+        }
+        assert_eq!(until(true, Some(2 * MARGIN - 1)), None);
+        let part = Micros(MARGIN - 1);
+        assert_eq!(until(false, Some(2 * MARGIN - 1)), Some((Some(part), part)));
     }
 }
