@@ -53,6 +53,8 @@ pub(super) struct Core<P> {
     pub(super) seen: Seen,
     pub(super) held: Held,
     pub(super) twins: Twins,
+    /// The last records of units that are closed.
+    pub(super) parting: Vec<Outgoing>,
     requests: JoinSet<()>,
     /// Feeds that are about to start anew, by link and last message.
     resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
@@ -95,6 +97,7 @@ impl<P: Publisher> Core<P> {
             seen: Seen::default(),
             held,
             twins: Twins::default(),
+            parting: Vec::new(),
             requests: JoinSet::new(),
             resubscribing: Arc::default(),
             generation: 0,
@@ -143,17 +146,6 @@ impl<P: Publisher> Core<P> {
         }
         let waiting = self.units.iter().any(|unit| !unit.pending.is_empty());
         self.config.finite && self.ended() && !waiting
-    }
-
-    /// After a restart nothing is known from the last covered moment on.
-    fn resume(&mut self) {
-        for unit in &mut self.units {
-            for (kind, symbol) in unit.plans.iter().flat_map(|plan| &plan.feeds) {
-                if let Some(from) = self.config.resume_from.get(kind) {
-                    unit.out.open_gap(*kind, symbol, *from, "restart");
-                }
-            }
-        }
     }
 
     fn event(&mut self, event: Event) -> Result<(), DriverError> {
@@ -243,6 +235,9 @@ impl<P: Publisher> Core<P> {
 
     /// Does what the connectors asked for, in order.
     async fn publish(&mut self) -> Result<(), DriverError> {
+        for outgoing in std::mem::take(&mut self.parting) {
+            self.put(outgoing).await?;
+        }
         for index in 0..self.units.len() {
             let items: Vec<Item> = self.units[index].out.drain().collect();
             for item in items {
@@ -271,7 +266,13 @@ impl<P: Publisher> Core<P> {
             let unit = &mut self.units[index];
             unit.watch.event(kind, symbol, unit.now);
         }
-        if self.passes(index, &outgoing) && self.held.passes(&outgoing) {
+        if self.passes(index, &outgoing) { self.put(outgoing).await } else { Ok(()) }
+    }
+
+    /// Publishes a record unless it is another process's to publish.
+    async fn put(&mut self, outgoing: Outgoing) -> Result<(), DriverError> {
+        let (kind, event) = (outgoing.kind, matches!(outgoing.body, Body::Event(_)));
+        if self.held.passes(&outgoing) {
             if !event && self.config.lease.is_some() {
                 self.twins.ended(&outgoing);
             }

@@ -37,6 +37,12 @@ impl Held {
         self.publishes && self.holding.borrow().holds()
     }
 
+    /// The log knows of holes of this feed already, by start and cause.
+    pub(super) fn knows(&mut self, kind: Kind, key: &str, holes: &[(Micros, String)]) {
+        let known = holes.iter().map(|(from, _)| (kind, key.to_owned(), *from));
+        self.announced.extend(known);
+    }
+
     /// Whether a record is to be published; what is kept back is remembered for a takeover.
     pub(super) fn passes(&mut self, outgoing: &Outgoing) -> bool {
         if !is_held(outgoing.kind) {
@@ -99,6 +105,11 @@ impl<P: Publisher> Core<P> {
             let feeds: Vec<_> = unit.feeds().map(|(n, feed)| (n, feed.clone())).collect();
             for (connection, feed) in feeds.into_iter().filter(|(_, feed)| is_held(feed.0)) {
                 let (kind, symbol) = &feed;
+                // Where another held it since, he has ended what was left.
+                let left = if from.is_none() { self.config.left_of(&feed) } else { Vec::new() };
+                let key = format!("{}:{symbol}", self.spec.name);
+                self.held.knows(*kind, &key, &left);
+                unit.out.take_up(&feed, left);
                 unit.out.open_again(&feed);
                 if let Some(from) = from {
                     unit.out.open_gap(*kind, symbol, from, "takeover");
@@ -110,11 +121,11 @@ impl<P: Publisher> Core<P> {
                 } else if covered && from.is_some() {
                     unit.out.end_gap_of(&feed, "takeover", now);
                 }
-                if let Some(last) = latest.remove(&(*kind, format!("{}:{symbol}", self.spec.name)))
-                {
+                if let Some(last) = latest.remove(&(*kind, key)) {
                     unit.out.again(last);
                 }
             }
         }
+        self.config.left_open.clear();
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tapeline_schemas::{Kind, Micros};
+use tapeline_schemas::{GapChange, Kind, Micros};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ mod network;
 mod overlap;
 mod reload;
 mod rest;
+mod resume;
 mod shared;
 mod symbols;
 mod twin;
@@ -75,6 +76,8 @@ pub struct VenueConfig {
     pub finite: bool,
     /// Last moment the log covers of each kind, after a restart: holes with cause `restart` are opened from there.
     pub resume_from: BTreeMap<Kind, Micros>,
+    /// Holes that were open when the connector before ended.
+    pub left_open: Vec<GapChange>,
     /// Where the budget of requests is shared with other processes.
     pub shared: Option<Shared>,
     /// Where several connectors have the same symbols: which of them publishes tickers and books.
@@ -112,6 +115,7 @@ impl VenueConfig {
             complete_every_micros: 1_000_000,
             finite: false,
             resume_from: BTreeMap::new(),
+            left_open: Vec::new(),
             shared: None,
             lease: None,
             network: Network::new(None, None)?,
