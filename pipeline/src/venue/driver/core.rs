@@ -219,18 +219,18 @@ impl<P: Publisher> Core<P> {
         let weight = unit.connector.weight(&path);
         self.generation += 1;
         let generation = self.generation;
-        unit.pending.insert(symbol.clone(), Pending { generation, attempts });
-        if self.is_again {
-            return;
-        }
+        let asked = symbol.clone();
         let (rest, events) = (Arc::clone(&self.rest), self.events.clone());
-        // At most one request a symbol counts, and the budget spaces them.
-        self.requests.spawn(async move {
-            tokio::time::sleep(backoff::wait(attempts)).await;
-            let answer = rest.get(&path, weight).await;
-            // The driver may have ended meanwhile.
-            let _ = events.send(Event::Snapshot { symbol, generation, answer }).await;
+        // At most one request a symbol counts, and the budget spaces them. What is decoded again asks nobody.
+        let request = (!self.is_again).then(|| {
+            self.requests.spawn(async move {
+                tokio::time::sleep(backoff::wait(attempts)).await;
+                let answer = rest.get(&path, weight).await;
+                // The driver may have ended meanwhile.
+                let _ = events.send(Event::Snapshot { symbol: asked, generation, answer }).await;
+            })
         });
+        unit.pending.insert(symbol, Pending { generation, attempts, request });
     }
 
     /// Does what the connectors asked for, in order.
