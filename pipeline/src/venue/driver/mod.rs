@@ -217,7 +217,9 @@ pub async fn run_with<P: Publisher>(
             keep_table(recorder, spec, clock.as_ref(), request, answer);
         }
     };
-    let found = cancel.run_until_cancelled(Subscriptions::find(&config, &rest, &mut told)).await;
+    // A connector waits for its venue however long it is away.
+    let found = Subscriptions::find(&config, &rest, None, &mut told);
+    let found = cancel.run_until_cancelled(found).await;
     let Some(subscriptions) = found.transpose()? else { return Ok(stats.report()) };
     publisher.listed(spec.name, (*subscriptions.table).clone());
     let (events, inbox) = mpsc::channel(EVENTS);
@@ -244,20 +246,22 @@ pub async fn run_with<P: Publisher>(
     Ok(stats.report())
 }
 
-/// Finds the subscriptions of `config` at the venue as it is now, for a driver that runs already.
+/// Finds the subscriptions of `config` at the venue as it is now, for a driver that runs already; gives up where the venue
+/// does not answer.
 pub async fn find(config: &VenueConfig) -> Result<Subscriptions, DriverError> {
     let spec = spec(&config.venue)?;
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    Subscriptions::find(config, &rest, &mut |_, _| {}).await
+    Subscriptions::find(config, &rest, symbols::IMPATIENT, &mut |_, _| {}).await
 }
 
-/// All that a venue lists; of a table in several parts those that it gives, if it gives any.
+/// All that a venue lists; of a table in several parts those that it gives, if it gives any. Gives up where it does not
+/// answer.
 pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
     let rest = config
         .rest(connector.as_ref())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
-    symbols::fetch_what_there_is(connector.as_mut(), &rest).await
+    symbols::fetch_what_there_is(connector.as_mut(), &rest, symbols::IMPATIENT).await
 }

@@ -36,6 +36,7 @@ impl Subscriptions {
     pub(super) async fn find(
         config: &VenueConfig,
         rest: &Rest,
+        patience: symbols::Patience,
         told: symbols::Told<'_>,
     ) -> Result<Subscriptions, DriverError> {
         let settings = &config.settings;
@@ -43,7 +44,7 @@ impl Subscriptions {
             return Err(DriverError::NothingSubscribed(config.venue.clone()));
         }
         let mut connector = (spec(&config.venue)?.connector)(settings.clone());
-        let table = symbols::fetch(connector.as_mut(), rest, told).await?;
+        let table = symbols::fetch(connector.as_mut(), rest, patience, told).await?;
         connector.configure(&table)?;
         Ok(Subscriptions { settings: settings.clone(), table: Arc::new(table) })
     }
