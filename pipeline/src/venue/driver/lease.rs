@@ -16,6 +16,9 @@ const ASKED_PER_TERM: u32 = 4;
 /// A holder counts this part of the term less than Redis does: it stops before another can begin.
 const MARGIN: u32 = 5;
 
+/// What is left of a term is known to this part of it: answers take their time.
+const SLACK: u32 = 16;
+
 /// Several connectors of the same symbols.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -69,15 +72,19 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
     let mut every = tokio::time::interval(lease.term / ASKED_PER_TERM);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let term = lease.term - lease.term / MARGIN;
-    let mut left_before = 0;
+    let slack = millis(lease.term / SLACK);
+    let mut before: Option<(Instant, i64)> = None;
     loop {
         every.tick().await;
         let asked = Instant::now();
         let answer = ask(&script, &lease, &shared, false).await;
-        let left = answer.map_or(0, |(_, left)| left);
-        // What is left of a term only grows by being renewed.
-        let renewed = u64::from(left > left_before);
-        left_before = left;
+        // What is left of a term shrinks as time passes, unless it is renewed. What follows no answer tells nothing.
+        let now = answer.map(|(_, left)| (asked, left));
+        let grown = now.zip(before).is_some_and(|((at, left), (at_before, left_before))| {
+            left.saturating_add(millis(at - at_before)) > left_before.saturating_add(slack)
+        });
+        let renewed = u64::from(grown);
+        before = now;
         says.send_modify(|holding| {
             holding.polls += 1;
             match answer {
@@ -96,6 +103,10 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
             }
         });
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Gives the lease up, if it is held.
