@@ -74,6 +74,8 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
     let term = lease.term - lease.term / MARGIN;
     let slack = millis(lease.term / SLACK);
     let mut before: Option<(Instant, i64)> = None;
+    // Until then another holds it, as was heard last.
+    let mut others_until: Option<Instant> = None;
     loop {
         every.tick().await;
         let asked = Instant::now();
@@ -85,6 +87,13 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
         });
         let renewed = u64::from(grown);
         before = now;
+        others_until = match answer {
+            Some((0, left)) => {
+                asked.checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+            }
+            Some(_) => None,
+            None => others_until.filter(|until| Instant::now() < *until),
+        };
         says.send_modify(|holding| {
             holding.polls += 1;
             match answer {
@@ -98,6 +107,8 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
                     }
                     (holding.until, holding.token) = (Some(asked + term), token);
                 }
+                // Another publishes for as long as it may.
+                None if others_until.is_some() => {}
                 // Twice is better than not at all: what has an identity is one, the rest is told twice.
                 None => (holding.until, holding.token) = (Some(Instant::now() + term), 0),
             }
