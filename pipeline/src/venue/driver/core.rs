@@ -53,8 +53,8 @@ pub(super) struct Core<P> {
     pub(super) seen: Seen,
     pub(super) held: Held,
     pub(super) twins: Twins,
-    /// The last records of units that are closed.
-    pub(super) parting: Vec<Outgoing>,
+    /// Records that no unit has a say in: the last ones of closed units, and what others told.
+    pub(super) apart: Vec<Outgoing>,
     requests: JoinSet<()>,
     /// Feeds that are about to start anew, by link and last message.
     resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
@@ -97,7 +97,7 @@ impl<P: Publisher> Core<P> {
             seen: Seen::default(),
             held,
             twins: Twins::default(),
-            parting: Vec::new(),
+            apart: Vec::new(),
             requests: JoinSet::new(),
             resubscribing: Arc::default(),
             generation: 0,
@@ -235,7 +235,7 @@ impl<P: Publisher> Core<P> {
 
     /// Does what the connectors asked for, in order.
     async fn publish(&mut self) -> Result<(), DriverError> {
-        for outgoing in std::mem::take(&mut self.parting) {
+        for outgoing in std::mem::take(&mut self.apart) {
             self.put(outgoing).await?;
         }
         for index in 0..self.units.len() {

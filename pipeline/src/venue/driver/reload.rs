@@ -199,7 +199,7 @@ impl<P: Publisher> Core<P> {
         drop(closed.out.drain());
         closed.out.end_gaps(closed.now, has);
         self.keep_closed(&closed);
-        self.parting.extend(closed.out.drain().filter_map(|item| match item {
+        self.apart.extend(closed.out.drain().filter_map(|item| match item {
             Item::Publish(outgoing) => Some(outgoing),
             _ => None,
         }));
