@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, RecordConfig};
 use crate::instruments;
-use crate::kafka::{RawPublisher, last_covered};
+use crate::kafka::RawPublisher;
 use crate::record::Limits;
 use crate::venue::driver::{Clock, Lease, Network, Shared, VenueConfig};
 use crate::venue::{
@@ -23,6 +23,7 @@ use crate::venue::{
 use crate::wiring::Context;
 
 mod again;
+mod left;
 mod reload;
 
 pub use self::again::again;
@@ -107,11 +108,11 @@ fn limits(record: &RecordConfig) -> Option<Limits> {
     })
 }
 
-/// The configured venues, or those of them that are named, with what the log covers of each.
+/// The configured venues, or those of them that are named, with what earlier connectors left of each.
 pub async fn configured(context: &Context, only: &[String]) -> Result<Vec<VenueConfig>> {
     let mut venues = named(&context.config, only)?;
     for venue in &mut venues {
-        venue.resume_from = resume_from(context, venue).await?;
+        left::resume(context, venue).await?;
     }
     Ok(venues)
 }
@@ -140,17 +141,6 @@ fn settings(config: &Config, venue: &crate::config::VenueConfig) -> Result<Setti
     settings.top_levels = config.connect.book_depth;
     settings.top_every_micros = i64::try_from(config.connect.book_interval_ms)? * 1_000;
     Ok(settings)
-}
-
-/// What the log already covers of a venue: a connector that starts opens its holes from there.
-async fn resume_from(
-    context: &Context,
-    venue: &VenueConfig,
-) -> Result<BTreeMap<Kind, tapeline_schemas::Micros>> {
-    let (kafka, name) = (context.config.kafka.clone(), venue.venue.clone());
-    let channels = venue.settings.channels.clone();
-    let writer = context.config.connect.instance.clone();
-    tokio::task::spawn_blocking(move || last_covered(&kafka, &name, &channels, &writer)).await?
 }
 
 /// Runs `venues` until `stop`, or until the tapes of all of them have ended; everything published

@@ -5,11 +5,10 @@
 //! that is proved ([`runs::Evidence`]). Killed at any moment, it is done again from the start of that hole. Candles follow
 //! by themselves: late trades and the filled hole make their windows dirty (invariant 7).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Timeframe};
@@ -17,14 +16,16 @@ use tokio::time::Instant;
 
 use self::fence::Fence;
 use self::fetch::Source;
+use self::jobs::{Job, holes, names, old_enough, ranges};
 use crate::gaps::{Hole, Wanted, list};
 use crate::kafka::RawPublisher;
+use crate::venue::VenueSpec;
 use crate::venue::driver::Clock;
-use crate::venue::{VenueSpec, venue, venue_names};
 use crate::wiring::Context;
 
 mod fence;
 mod fetch;
+mod jobs;
 mod runs;
 mod stored;
 
@@ -111,15 +112,20 @@ pub struct Line {
     pub doubt: Option<String>,
 }
 
-/// One thing to do: a range of a feed, and the holes that it fills.
-#[derive(Debug, Clone)]
-struct Job {
-    symbol: String,
-    kind: Kind,
-    from: Micros,
-    to: Option<Micros>,
-    /// Whether this is one hole of the table.
-    hole: bool,
+impl Line {
+    fn new(venue: &str, job: &Job) -> Line {
+        Line {
+            venue: venue.to_owned(),
+            symbol: job.symbol.clone(),
+            channel: job.kind.name().to_owned(),
+            from: job.from,
+            to: job.to,
+            counts: Counts::default(),
+            filled: 0,
+            stored: true,
+            doubt: None,
+        }
+    }
 }
 
 /// Fills what is asked for, and tells of each part as it is done. Holes that stay are told with their doubt.
@@ -132,7 +138,11 @@ pub async fn run(
     let mut database = crate::migrate::connect(&context.config.database.url).await?;
     crate::migrate::check(&mut database).await?;
     let jobs = match request.range {
-        None => holes(&mut database, request).await?,
+        None => {
+            let (jobs, others) = holes(&mut database, request).await?;
+            others.into_iter().try_for_each(&mut tell)?;
+            jobs
+        }
         Some(range) => ranges(context, request, range)?,
     };
     let publisher = context.publisher()?;
@@ -157,89 +167,6 @@ pub async fn run(
     Ok(())
 }
 
-type Jobs = Vec<(&'static VenueSpec, Vec<Job>)>;
-
-fn known(name: &str) -> Result<&'static VenueSpec> {
-    venue(name)
-        .with_context(|| format!("unknown venue `{name}`, expected one of {}", venue_names()))
-}
-
-fn names(kinds: &[Kind]) -> Vec<String> {
-    kinds.iter().map(|kind| kind.name().to_owned()).collect()
-}
-
-/// The holes of the table, by venue.
-async fn holes(database: &mut PgConnection, request: &Request) -> Result<Jobs> {
-    let wanted = Wanted {
-        open: true,
-        venue: request.venue.clone(),
-        symbols: request.symbols.clone(),
-        channels: names(&request.kinds),
-    };
-    let mut jobs: BTreeMap<&'static str, Vec<Job>> = BTreeMap::new();
-    for hole in list(database, &wanted).await? {
-        let spec = known(&hole.venue)?;
-        let kind = Kind::from_name(&hole.channel).context("channel of a hole")?;
-        let Hole { symbol, from, to, .. } = hole;
-        jobs.entry(spec.name).or_default().push(Job { symbol, kind, from, to, hole: true });
-    }
-    jobs.into_iter().map(|(name, jobs)| Ok((known(name)?, jobs))).collect()
-}
-
-/// The same times of every symbol that is configured and asked for; of a venue that is named, of any symbol.
-fn ranges(context: &Context, request: &Request, (from, to): (Micros, Micros)) -> Result<Jobs> {
-    let configured = &context.config.connect.venues;
-    let mut jobs = Vec::new();
-    let venues = match &request.venue {
-        Some(name) => vec![name.clone()],
-        None => configured.keys().cloned().collect(),
-    };
-    for name in venues {
-        let spec = known(&name)?;
-        let own = configured.iter().find(|(key, _)| key.eq_ignore_ascii_case(&name));
-        let own = own.map(|(_, venue)| venue.symbols.clone()).unwrap_or_default();
-        let asked = |symbol: &String| {
-            request.symbols.is_empty()
-                || request.symbols.iter().any(|wanted| wanted.eq_ignore_ascii_case(symbol))
-        };
-        let symbols: Vec<String> = if request.venue.is_some() && !request.symbols.is_empty() {
-            request.symbols.clone()
-        } else {
-            own.into_iter().filter(asked).collect()
-        };
-        let offered = |kind: &Kind| spec.history.iter().any(|offer| offer.kind == *kind);
-        // A venue without any past says so, once a symbol.
-        let kinds: Vec<Kind> = request.kinds.iter().copied().filter(offered).collect();
-        let kinds = if kinds.is_empty() { vec![Kind::Trade] } else { kinds };
-        let of = |symbol: String| {
-            let symbol = symbol.to_ascii_uppercase();
-            kinds.clone().into_iter().map(move |kind| Job {
-                symbol: symbol.clone(),
-                kind,
-                from,
-                to: Some(to),
-                hole: false,
-            })
-        };
-        jobs.push((spec, symbols.into_iter().flat_map(of).collect()));
-    }
-    if jobs.iter().all(|(_, jobs): &(_, Vec<Job>)| jobs.is_empty()) {
-        bail!(
-            "no symbol to fill: configure some under connect.venues, or name --venue and --symbols"
-        );
-    }
-    Ok(jobs)
-}
-
-/// The part of a job that can be done by now, and its end: of what is newer some may still be on its way. A hole is not
-/// done in parts.
-fn old_enough(job: &Job, now: Option<Micros>) -> Option<(Job, Micros)> {
-    let to = job.to?;
-    let until = now.map_or(to, |now| to.min(now.plus(-MARGIN)));
-    let some = until == to || (!job.hole && until >= job.from);
-    some.then(|| (Job { to: Some(until), ..job.clone() }, until))
-}
-
 struct Work<'a> {
     database: &'a mut PgConnection,
     publisher: &'a RawPublisher,
@@ -249,18 +176,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn job(&mut self, source: Result<&Source, &String>, job: &Job) -> Result<Line> {
-        let venue = self.spec.name;
-        let mut line = Line {
-            venue: venue.to_owned(),
-            symbol: job.symbol.clone(),
-            channel: job.kind.name().to_owned(),
-            from: job.from,
-            to: job.to,
-            counts: Counts::default(),
-            filled: 0,
-            stored: true,
-            doubt: None,
-        };
+        let mut line = Line::new(self.spec.name, job);
         line.doubt = self.fill(source, job, &mut line).await?;
         Ok(line)
     }
@@ -368,33 +284,5 @@ impl Work<'_> {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_newer_than_the_margin_is_left_for_another_time() {
-        let job = |hole| Job {
-            symbol: "BTC-USDT".to_owned(),
-            kind: Kind::Trade,
-            from: Micros(0),
-            to: Some(Micros(MARGIN)),
-            hole,
-        };
-        let until = |hole, now: Option<i64>| {
-            old_enough(&job(hole), now.map(Micros)).map(|(job, until)| (job.to, until))
-        };
-        let all = Some((Some(Micros(MARGIN)), Micros(MARGIN)));
-        for hole in [true, false] {
-            assert_eq!(until(hole, None), all);
-            assert_eq!(until(hole, Some(2 * MARGIN)), all);
-            assert_eq!(until(hole, Some(MARGIN - 1)), None);
-        }
-        assert_eq!(until(true, Some(2 * MARGIN - 1)), None);
-        let part = Micros(MARGIN - 1);
-        assert_eq!(until(false, Some(2 * MARGIN - 1)), Some((Some(part), part)));
     }
 }

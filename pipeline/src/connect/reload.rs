@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Live, named, resume_from};
+use super::{Live, left, named};
 use crate::config::Config;
 use crate::venue::driver::{self, Clock, DriverError, Subscriptions, VenueConfig};
 use crate::venue::{StatsReport, VenueStats};
@@ -85,7 +85,7 @@ impl Running {
         }
         for (mut venue, subscriptions) in change.venues {
             if !self.handles.contains_key(&venue.venue) {
-                venue.resume_from = resume_from(context, &venue).await?;
+                left::resume(context, &mut venue).await?;
                 venue.finite = self.handles.values().any(|handle| handle.config.finite);
                 self.start(venue, Arc::default());
                 continue;

@@ -38,5 +38,5 @@ pub use scan::{GroupLag, scan, scan_since};
 pub use settings::KafkaSettings;
 pub use sink::{AssignFrom, MessageSink, Quarantine, SchemaIds};
 pub use source::KafkaSource;
-pub use tail::{CheckedTail, last_covered};
+pub use tail::{CheckedTail, last_covered, last_gaps};
 pub use writer::flush;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers as _;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use tapeline_schemas::{Control, Kind, Micros, headers};
+use tapeline_schemas::{Control, GapChange, Kind, Micros, headers, partition_for};
 use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
 
 use super::KafkaSettings;
@@ -125,6 +125,57 @@ pub fn last_covered(
         covered.extend(own.or(others).map(|through| (kind, through)));
     }
     Ok(covered)
+}
+
+/// What the last `records` records of each partition that has one of the `symbols` of `venue` say of its holes, in order
+/// within each of the raw `topics`. Blocks.
+pub fn last_gaps(
+    settings: &KafkaSettings,
+    venue: &str,
+    topics: &[Topic],
+    symbols: &[String],
+    records: i64,
+) -> Result<Vec<GapChange>> {
+    let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
+    let mut changes = Vec::new();
+    for topic in topics {
+        let mut ends = HashMap::new();
+        let mut list = TopicPartitionList::new();
+        for symbol in symbols {
+            let key = format!("{venue}:{}", symbol.to_ascii_uppercase());
+            let partition = partition_for(key.as_bytes(), topic.partitions);
+            if ends.contains_key(&partition) {
+                continue;
+            }
+            let marks = consumer.fetch_watermarks(&topic.name, partition, ASK);
+            let (low, high) = marks.context("ends")?;
+            let first = low.max(high - records);
+            ends.insert(partition, high);
+            if first < high {
+                list.add_partition_offset(&topic.name, partition, Offset::Offset(first))?;
+            }
+        }
+        ends.retain(|partition, _| list.find_partition(&topic.name, *partition).is_some());
+        if !ends.is_empty() {
+            consumer.assign(&list)?;
+        }
+        while !ends.is_empty() {
+            let message =
+                consumer.poll(READ).context("the tail of a raw topic cannot be read")??;
+            if message.topic() != topic.name {
+                continue;
+            }
+            if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                ends.remove(&message.partition());
+            }
+            if let Some(Control::Gap(gap)) = control(&message)
+                && gap.venue == venue
+            {
+                changes.push(gap);
+            }
+        }
+    }
+    Ok(changes)
 }
 
 fn control(message: &impl Message) -> Option<Control> {

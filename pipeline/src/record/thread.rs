@@ -111,8 +111,10 @@ impl Writer {
             Entry::Configuration(json) => self.configuration = Some(json.clone()),
             _ => {}
         }
-        let tables =
-            self.number == 0 && matches!(entry, Entry::Configuration(_) | Entry::Answer { .. });
+        // The first unit ends them: what comes behind it belongs to the run, even before its file is begun.
+        let tables = self.number == 0
+            && self.units.is_empty()
+            && matches!(entry, Entry::Configuration(_) | Entry::Answer { .. });
         if tables {
             line(&entry).write(&mut self.tables);
         } else if self.again.is_some_and(|again| Instant::now() < again) {

@@ -1,5 +1,6 @@
 //! Where a connector puts what it makes of a frame, in the order it is to be published.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -45,7 +46,9 @@ pub enum Item {
 #[derive(Debug)]
 pub(super) struct OpenGap {
     from: Micros,
-    cause: &'static str,
+    cause: Cow<'static, str>,
+    /// Starts and causes of others of this feed, which end with it.
+    others: Vec<(Micros, String)>,
 }
 
 /// One symbol's events of one kind.
@@ -126,8 +129,8 @@ impl Output {
     /// Says again that a hole is open, if one is.
     pub(super) fn open_again(&mut self, feed: &Feed) {
         if let Some(open) = self.gaps.get(feed) {
-            let (from, cause) = (open.from, open.cause);
-            self.gap(feed.0, &feed.1, GapState::Opened, from, None, cause);
+            let (from, cause) = (open.from, open.cause.clone());
+            self.gap(feed.0, &feed.1, GapState::Opened, from, None, &cause);
         }
     }
 
@@ -135,6 +138,29 @@ impl Output {
     pub(super) fn end_gap_of(&mut self, feed: &Feed, cause: &str, at: Micros) {
         if self.gaps.get(feed).is_some_and(|open| open.cause == cause) {
             self.whole(feed.0, &feed.1, at);
+        }
+    }
+
+    /// Takes up holes that nobody else will end, by start and cause: they end when the feed is whole.
+    pub(super) fn take_up(&mut self, feed: &Feed, mut left: Vec<(Micros, String)>) {
+        left.sort_unstable();
+        left.dedup_by_key(|(from, _)| *from);
+        if !left.is_empty() && !self.gaps.contains_key(feed) {
+            let (from, cause) = left.remove(0);
+            self.open(feed.0, &feed.1, from, Cow::Owned(cause));
+        }
+        if let Some(open) = self.gaps.get_mut(feed) {
+            left.retain(|(from, _)| *from != open.from);
+            open.others.extend(left);
+        }
+    }
+
+    /// Ends the open holes of all feeds but those that somebody `has`, who ends them himself.
+    pub(super) fn end_gaps(&mut self, at: Micros, has: impl Fn(&Feed) -> bool) {
+        for (feed, open) in std::mem::take(&mut self.gaps) {
+            if !has(&feed) {
+                self.end(feed.0, &feed.1, open, at);
+            }
         }
     }
 
@@ -242,6 +268,10 @@ impl Output {
 
     /// Opens a hole unless one is open: data after `from` may be missing.
     pub fn open_gap(&mut self, kind: Kind, symbol: &str, from: Micros, cause: &'static str) {
+        self.open(kind, symbol, from, Cow::Borrowed(cause));
+    }
+
+    fn open(&mut self, kind: Kind, symbol: &str, from: Micros, cause: Cow<'static, str>) {
         let slot = (kind, symbol.to_owned());
         if let Some(progress) = &mut self.progress {
             progress.remove(&slot);
@@ -249,10 +279,10 @@ impl Output {
         if self.gaps.contains_key(&slot) {
             return;
         }
-        self.gaps.insert(slot, OpenGap { from, cause });
         self.stats.gaps_opened.add(1);
         self.feeds.gap(kind, symbol);
-        self.gap(kind, symbol, GapState::Opened, from, None, cause);
+        self.gap(kind, symbol, GapState::Opened, from, None, &cause);
+        self.gaps.insert(slot, OpenGap { from, cause, others: Vec::new() });
     }
 
     /// Ends the hole in a feed, if one is open: from `at` on it is whole.
@@ -265,8 +295,14 @@ impl Output {
             return;
         }
         if let Some(open) = self.gaps.remove(&(kind, symbol.to_owned())) {
-            let to = at.max(open.from);
-            self.gap(kind, symbol, GapState::Ended, open.from, Some(to), open.cause);
+            self.end(kind, symbol, open, at);
+        }
+    }
+
+    fn end(&mut self, kind: Kind, symbol: &str, open: OpenGap, at: Micros) {
+        let others = open.others.iter().map(|(from, cause)| (*from, cause.as_str()));
+        for (from, cause) in others.chain([(open.from, &*open.cause)]) {
+            self.gap(kind, symbol, GapState::Ended, from, Some(at.max(from)), cause);
         }
     }
 

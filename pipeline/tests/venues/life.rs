@@ -8,7 +8,7 @@ use tapeline::playback::simulated::{self, Config, Simulated};
 use tapeline::playback::{self, Speed};
 use tapeline::venue::driver::{self, DriverError, PlaybackClock, SystemClock, VenueConfig};
 use tapeline::venue::{Outgoing, PublishError, Publisher, Settings, VenueStats};
-use tapeline_schemas::{Control, GapState, Kind, Micros};
+use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -107,6 +107,44 @@ async fn a_lost_connection_opens_a_gap_of_every_feed_that_ends_after_the_reconne
     // The tape's last frame was received then, and nothing after it is known.
     let last = tape_end(&tape());
     assert!(opened.iter().all(|gap| gap.from == last && gap.cause == "disconnect"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holes_that_a_connector_left_open_are_ended_by_the_next_one() {
+    let (_venue, config) = venue().await;
+    let symbol = config.settings.symbols[0].clone();
+    let left = |from, cause: &str| GapChange {
+        venue: "BINANCE".to_owned(),
+        symbol: symbol.clone(),
+        channel: "trade".to_owned(),
+        state: GapState::Opened,
+        from: Micros(from),
+        to: None,
+        cause: cause.to_owned(),
+        filled_by: None,
+    };
+    let left_open = vec![left(5, "stale"), left(3, "disconnect")];
+    let resume_from = BTreeMap::from([(Kind::Trade, Micros(7))]);
+    let config = VenueConfig { resume_from, left_open, ..config };
+    let collector = Collector::default();
+    let (publisher, clock) = (Arc::new(collector.clone()), Arc::new(PlaybackClock));
+    driver::run(config, publisher, clock, Arc::default(), CancellationToken::new()).await.unwrap();
+    let all = collector.take();
+    let gaps: Vec<_> = all
+        .iter()
+        .filter_map(|published| match published {
+            Published::Control(_, Control::Gap(gap)) if gap.symbol == symbol => Some(gap),
+            _ => None,
+        })
+        .collect();
+    let said: Vec<_> = gaps.iter().map(|gap| (gap.state, gap.from.0, gap.cause.as_str())).collect();
+    let expected = [
+        (GapState::Opened, 3, "disconnect"),
+        (GapState::Ended, 5, "stale"),
+        (GapState::Ended, 3, "disconnect"),
+    ];
+    assert_eq!(said, expected, "one hole goes on, no second one is opened");
+    assert_eq!(gaps[1].to, gaps[2].to);
 }
 
 /// A hundred events a second, and the last word of each book behind them.

@@ -33,7 +33,8 @@ async fn killing_either_of_two_connectors_loses_no_trade_and_books_come_from_one
     let stage = Stage::open(&["AAA"]).await;
     let one = Run::start(twin(&stage, "a", "killed"));
     eventually("a holds the lease", || !books(&one.seen(), BookAction::Snapshot).is_empty()).await;
-    let other = Run::start(twin(&stage, "b", "killed"));
+    let resume_from = BTreeMap::from([(Kind::Book, Micros(stage.now()))]);
+    let other = Run::start(VenueConfig { resume_from, ..twin(&stage, "b", "killed") });
     eventually("both", || stage.connected().len() == 2).await;
     let mut sent = Vec::new();
     let mut step = || {

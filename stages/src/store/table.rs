@@ -281,7 +281,8 @@ static SPECS: [Spec; 13] = [
         content: &[],
         time: "from_time",
         rule: Rule::Higher,
-        height: "array_position(array['opened', 'ended', 'filled'], {}.state)",
+        // Of two ends of the same hole the later one.
+        height: "(array_position(array['opened', 'ended', 'filled'], {}.state), {}.to_time)",
     },
     pushed::FLOWS,
     pushed::PREDICTIONS,

@@ -84,7 +84,7 @@ impl<P: Publisher> Core<P> {
             self.units[index].reaches.iter_mut().for_each(|reach| reach.down = true);
             self.take_over();
         } else {
-            self.units.remove(index);
+            self.close(index, |_| false);
         }
     }
 
@@ -162,6 +162,7 @@ async fn run<P: Publisher>(
         settings,
         finite: true,
         resume_from: BTreeMap::new(),
+        left_open: Vec::new(),
         shared: None,
         lease: None,
         record: None,

@@ -53,6 +53,8 @@ pub(super) struct Core<P> {
     pub(super) seen: Seen,
     pub(super) held: Held,
     pub(super) twins: Twins,
+    /// Records that no unit has a say in: the last ones of closed units, and what others told.
+    pub(super) apart: Vec<Outgoing>,
     requests: JoinSet<()>,
     /// Feeds that are about to start anew, by link and last message.
     resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
@@ -95,6 +97,7 @@ impl<P: Publisher> Core<P> {
             seen: Seen::default(),
             held,
             twins: Twins::default(),
+            apart: Vec::new(),
             requests: JoinSet::new(),
             resubscribing: Arc::default(),
             generation: 0,
@@ -143,17 +146,6 @@ impl<P: Publisher> Core<P> {
         }
         let waiting = self.units.iter().any(|unit| !unit.pending.is_empty());
         self.config.finite && self.ended() && !waiting
-    }
-
-    /// After a restart nothing is known from the last covered moment on.
-    fn resume(&mut self) {
-        for unit in &mut self.units {
-            for (kind, symbol) in unit.plans.iter().flat_map(|plan| &plan.feeds) {
-                if let Some(from) = self.config.resume_from.get(kind) {
-                    unit.out.open_gap(*kind, symbol, *from, "restart");
-                }
-            }
-        }
     }
 
     fn event(&mut self, event: Event) -> Result<(), DriverError> {
@@ -227,22 +219,25 @@ impl<P: Publisher> Core<P> {
         let weight = unit.connector.weight(&path);
         self.generation += 1;
         let generation = self.generation;
-        unit.pending.insert(symbol.clone(), Pending { generation, attempts });
-        if self.is_again {
-            return;
-        }
+        let asked = symbol.clone();
         let (rest, events) = (Arc::clone(&self.rest), self.events.clone());
-        // At most one request a symbol counts, and the budget spaces them.
-        self.requests.spawn(async move {
-            tokio::time::sleep(backoff::wait(attempts)).await;
-            let answer = rest.get(&path, weight).await;
-            // The driver may have ended meanwhile.
-            let _ = events.send(Event::Snapshot { symbol, generation, answer }).await;
+        // At most one request a symbol counts, and the budget spaces them. What is decoded again asks nobody.
+        let request = (!self.is_again).then(|| {
+            self.requests.spawn(async move {
+                tokio::time::sleep(backoff::wait(attempts)).await;
+                let answer = rest.get(&path, weight).await;
+                // The driver may have ended meanwhile.
+                let _ = events.send(Event::Snapshot { symbol: asked, generation, answer }).await;
+            })
         });
+        unit.pending.insert(symbol, Pending { generation, attempts, request });
     }
 
     /// Does what the connectors asked for, in order.
     async fn publish(&mut self) -> Result<(), DriverError> {
+        for outgoing in std::mem::take(&mut self.apart) {
+            self.put(outgoing).await?;
+        }
         for index in 0..self.units.len() {
             let items: Vec<Item> = self.units[index].out.drain().collect();
             for item in items {
@@ -271,7 +266,13 @@ impl<P: Publisher> Core<P> {
             let unit = &mut self.units[index];
             unit.watch.event(kind, symbol, unit.now);
         }
-        if self.passes(index, &outgoing) && self.held.passes(&outgoing) {
+        if self.passes(index, &outgoing) { self.put(outgoing).await } else { Ok(()) }
+    }
+
+    /// Publishes a record unless it is another process's to publish.
+    async fn put(&mut self, outgoing: Outgoing) -> Result<(), DriverError> {
+        let (kind, event) = (outgoing.kind, matches!(outgoing.body, Body::Event(_)));
+        if self.held.passes(&outgoing) {
             if !event && self.config.lease.is_some() {
                 self.twins.ended(&outgoing);
             }

@@ -37,6 +37,12 @@ impl Held {
         self.publishes && self.holding.borrow().holds()
     }
 
+    /// The log knows of holes of this feed already, by start and cause.
+    pub(super) fn knows(&mut self, kind: Kind, key: &str, holes: &[(Micros, String)]) {
+        let known = holes.iter().map(|(from, _)| (kind, key.to_owned(), *from));
+        self.announced.extend(known);
+    }
+
     /// Whether a record is to be published; what is kept back is remembered for a takeover.
     pub(super) fn passes(&mut self, outgoing: &Outgoing) -> bool {
         if !is_held(outgoing.kind) {
@@ -73,8 +79,8 @@ impl<P: Publisher> Core<P> {
         let now = self.units.iter().map(|unit| unit.now).max().unwrap_or_default();
         let (before, then) = self.held.heard.unwrap_or((holding, now));
         if before.polls != holding.polls || self.held.heard.is_none() {
-            // Who renewed it since then still held it then.
-            if holding.others_renewed > before.others_renewed {
+            // Who renewed it since then still held it then. Before the first frame there is no time to tell when.
+            if holding.others_renewed > before.others_renewed && then > Micros::default() {
                 self.held.other_at = Some(then);
             }
             self.held.heard = Some((holding, now));
@@ -92,13 +98,21 @@ impl<P: Publisher> Core<P> {
         self.begin(from, now);
     }
 
-    /// States everything as it is here; what may be missing before it, since `from`, is a recorded hole.
+    /// States everything as it is here; what may be missing before it, since `from`, is a recorded hole. Where no other
+    /// was seen to hold it, nothing is known since the log's cover ended.
     fn begin(&mut self, from: Option<Micros>, now: Micros) {
         let mut latest = std::mem::take(&mut self.held.latest);
+        let others = self.held.heard.is_some_and(|(holding, _)| holding.others_renewed > 0);
         for unit in self.units.iter_mut().filter(|unit| unit.takes.is_none()) {
             let feeds: Vec<_> = unit.feeds().map(|(n, feed)| (n, feed.clone())).collect();
             for (connection, feed) in feeds.into_iter().filter(|(_, feed)| is_held(feed.0)) {
                 let (kind, symbol) = &feed;
+                let from = from.or_else(|| self.config.resume_from.get(kind).copied());
+                // Where another held it since, what was left is his.
+                let left = if others { Vec::new() } else { self.config.left_of(&feed) };
+                let key = format!("{}:{symbol}", self.spec.name);
+                self.held.knows(*kind, &key, &left);
+                unit.out.take_up(&feed, left);
                 unit.out.open_again(&feed);
                 if let Some(from) = from {
                     unit.out.open_gap(*kind, symbol, from, "takeover");
@@ -110,11 +124,12 @@ impl<P: Publisher> Core<P> {
                 } else if covered && from.is_some() {
                     unit.out.end_gap_of(&feed, "takeover", now);
                 }
-                if let Some(last) = latest.remove(&(*kind, format!("{}:{symbol}", self.spec.name)))
-                {
+                if let Some(last) = latest.remove(&(*kind, key)) {
                     unit.out.again(last);
                 }
             }
         }
+        self.config.left_open.clear();
+        self.config.resume_from.clear();
     }
 }

@@ -16,6 +16,9 @@ const ASKED_PER_TERM: u32 = 4;
 /// A holder counts this part of the term less than Redis does: it stops before another can begin.
 const MARGIN: u32 = 5;
 
+/// What is left of a term is known to this part of it: answers take their time.
+const SLACK: u32 = 16;
+
 /// Several connectors of the same symbols.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -69,15 +72,28 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
     let mut every = tokio::time::interval(lease.term / ASKED_PER_TERM);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let term = lease.term - lease.term / MARGIN;
-    let mut left_before = 0;
+    let slack = millis(lease.term / SLACK);
+    let mut before: Option<(Instant, i64)> = None;
+    // Until then another holds it, as was heard last.
+    let mut others_until: Option<Instant> = None;
     loop {
         every.tick().await;
         let asked = Instant::now();
         let answer = ask(&script, &lease, &shared, false).await;
-        let left = answer.map_or(0, |(_, left)| left);
-        // What is left of a term only grows by being renewed.
-        let renewed = u64::from(left > left_before);
-        left_before = left;
+        // What is left of a term shrinks as time passes, unless it is renewed. What follows no answer tells nothing.
+        let now = answer.map(|(_, left)| (asked, left));
+        let grown = now.zip(before).is_some_and(|((at, left), (at_before, left_before))| {
+            left.saturating_add(millis(at - at_before)) > left_before.saturating_add(slack)
+        });
+        let renewed = u64::from(grown);
+        before = now;
+        others_until = match answer {
+            Some((0, left)) => {
+                asked.checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+            }
+            Some(_) => None,
+            None => others_until.filter(|until| Instant::now() < *until),
+        };
         says.send_modify(|holding| {
             holding.polls += 1;
             match answer {
@@ -91,11 +107,17 @@ pub(super) async fn hold(lease: Lease, shared: Shared, says: watch::Sender<Holdi
                     }
                     (holding.until, holding.token) = (Some(asked + term), token);
                 }
+                // Another publishes for as long as it may.
+                None if others_until.is_some() => {}
                 // Twice is better than not at all: what has an identity is one, the rest is told twice.
                 None => (holding.until, holding.token) = (Some(Instant::now() + term), 0),
             }
         });
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Gives the lease up, if it is held.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tapeline_schemas::{Kind, Micros};
+use tapeline_schemas::{GapChange, Kind, Micros};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ mod network;
 mod overlap;
 mod reload;
 mod rest;
+mod resume;
 mod shared;
 mod symbols;
 mod twin;
@@ -75,6 +76,8 @@ pub struct VenueConfig {
     pub finite: bool,
     /// Last moment the log covers of each kind, after a restart: holes with cause `restart` are opened from there.
     pub resume_from: BTreeMap<Kind, Micros>,
+    /// Holes that were open when the connector before ended.
+    pub left_open: Vec<GapChange>,
     /// Where the budget of requests is shared with other processes.
     pub shared: Option<Shared>,
     /// Where several connectors have the same symbols: which of them publishes tickers and books.
@@ -112,6 +115,7 @@ impl VenueConfig {
             complete_every_micros: 1_000_000,
             finite: false,
             resume_from: BTreeMap::new(),
+            left_open: Vec::new(),
             shared: None,
             lease: None,
             network: Network::new(None, None)?,
@@ -213,7 +217,9 @@ pub async fn run_with<P: Publisher>(
             keep_table(recorder, spec, clock.as_ref(), request, answer);
         }
     };
-    let found = cancel.run_until_cancelled(Subscriptions::find(&config, &rest, &mut told)).await;
+    // A connector waits for its venue however long it is away.
+    let found = Subscriptions::find(&config, &rest, None, &mut told);
+    let found = cancel.run_until_cancelled(found).await;
     let Some(subscriptions) = found.transpose()? else { return Ok(stats.report()) };
     publisher.listed(spec.name, (*subscriptions.table).clone());
     let (events, inbox) = mpsc::channel(EVENTS);
@@ -240,20 +246,22 @@ pub async fn run_with<P: Publisher>(
     Ok(stats.report())
 }
 
-/// Finds the subscriptions of `config` at the venue as it is now, for a driver that runs already.
+/// Finds the subscriptions of `config` at the venue as it is now, for a driver that runs already; gives up where the venue
+/// does not answer.
 pub async fn find(config: &VenueConfig) -> Result<Subscriptions, DriverError> {
     let spec = spec(&config.venue)?;
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    Subscriptions::find(config, &rest, &mut |_, _| {}).await
+    Subscriptions::find(config, &rest, symbols::IMPATIENT, &mut |_, _| {}).await
 }
 
-/// All that a venue lists; of a table in several parts those that it gives, if it gives any.
+/// All that a venue lists; of a table in several parts those that it gives, if it gives any. Gives up where it does not
+/// answer.
 pub async fn symbols(config: &VenueConfig) -> Result<SymbolTable, DriverError> {
     let mut connector = (spec(&config.venue)?.connector)(config.settings.clone());
     let rest = config
         .rest(connector.as_ref())
         .map_err(|source| DriverError::Symbols { venue: connector.venue(), source })?;
-    symbols::fetch_what_there_is(connector.as_mut(), &rest).await
+    symbols::fetch_what_there_is(connector.as_mut(), &rest, symbols::IMPATIENT).await
 }

@@ -16,7 +16,7 @@ use super::rest::Rest;
 use super::unit::Unit;
 use super::watch::Watch;
 use super::{DriverError, VenueConfig, backoff, spec, symbols};
-use crate::venue::{Body, Outgoing, Output, Publisher, Settings, SymbolTable};
+use crate::venue::{Body, Item, Outgoing, Output, Publisher, Settings, SymbolTable};
 
 /// Messages waiting to be sent on a connection.
 const OUTBOX: usize = 16;
@@ -36,6 +36,7 @@ impl Subscriptions {
     pub(super) async fn find(
         config: &VenueConfig,
         rest: &Rest,
+        patience: symbols::Patience,
         told: symbols::Told<'_>,
     ) -> Result<Subscriptions, DriverError> {
         let settings = &config.settings;
@@ -43,7 +44,7 @@ impl Subscriptions {
             return Err(DriverError::NothingSubscribed(config.venue.clone()));
         }
         let mut connector = (spec(&config.venue)?.connector)(settings.clone());
-        let table = symbols::fetch(connector.as_mut(), rest, told).await?;
+        let table = symbols::fetch(connector.as_mut(), rest, patience, told).await?;
         connector.configure(&table)?;
         Ok(Subscriptions { settings: settings.clone(), table: Arc::new(table) })
     }
@@ -182,14 +183,26 @@ impl<P: Publisher> Core<P> {
             if new_unit.take_all() {
                 new_unit.out.count_into(Arc::clone(&self.stats));
                 new_unit.out.keep_progress(self.config.lease.is_some());
-                // Its outboxes go with it, and that closes its connections.
-                let closed = self.units.remove(old);
-                self.keep_closed(&closed);
+                let feeds: BTreeSet<_> = new_unit.feeds().map(|(_, feed)| feed.clone()).collect();
+                self.close(old, |feed| feeds.contains(feed));
                 info!(venue = self.spec.name, "the new connections have taken over");
                 return true;
             }
         }
         false
+    }
+
+    /// Closes a unit: its outboxes go with it, and that closes its connections. Open holes of feeds that nobody `has`
+    /// now end here, since nobody else would end them.
+    pub(super) fn close(&mut self, index: usize, has: impl Fn(&(Kind, String)) -> bool) {
+        let mut closed = self.units.remove(index);
+        drop(closed.out.drain());
+        closed.out.end_gaps(closed.now, has);
+        self.keep_closed(&closed);
+        self.apart.extend(closed.out.drain().filter_map(|item| match item {
+            Item::Publish(outgoing) => Some(outgoing),
+            _ => None,
+        }));
     }
 
     /// Whether a record is this unit's to publish: the old unit's until its feed is handed over, the successor's
@@ -231,8 +244,7 @@ impl<P: Publisher> Core<P> {
             let stay: Vec<String> =
                 unit.symbols.iter().filter(|symbol| wanted.contains(symbol)).cloned().collect();
             if stay.is_empty() {
-                let closed = self.units.remove(index);
-                self.keep_closed(&closed);
+                self.close(index, |_| false);
             } else if others || stay.len() < unit.symbols.len() {
                 self.replace(index, stay)?;
             }

@@ -6,18 +6,25 @@ use super::rest::{Answer, Rest};
 use super::{DriverError, backoff};
 use crate::venue::{Connector, SymbolTable};
 
+/// How many failures of one request in a row, of the kind that may pass, are waited for; none: all.
+pub(super) type Patience = Option<u32>;
+
+/// For who can do without.
+pub(super) const IMPATIENT: Patience = Some(8);
+
 /// Who is told of each request and its answer.
 pub(super) type Told<'a> = &'a mut (dyn FnMut(&str, Answer) + Send);
 
-/// Gets every part of the table, each for as long as its failure may pass.
+/// Gets every part of the table.
 pub(super) async fn fetch(
     connector: &mut dyn Connector,
     rest: &Rest,
+    patience: Patience,
     told: Told<'_>,
 ) -> Result<SymbolTable, DriverError> {
     let mut table = SymbolTable::new();
     for request in connector.symbols_requests() {
-        let answer = part(connector, rest, &request, &mut table).await?;
+        let answer = part(connector, rest, patience, &request, &mut table).await?;
         told(&request, answer);
     }
     Ok(table)
@@ -27,11 +34,12 @@ pub(super) async fn fetch(
 pub(super) async fn fetch_what_there_is(
     connector: &mut dyn Connector,
     rest: &Rest,
+    patience: Patience,
 ) -> Result<SymbolTable, DriverError> {
     let mut table = SymbolTable::new();
     let mut failed = None;
     for request in connector.symbols_requests() {
-        if let Err(error) = part(connector, rest, &request, &mut table).await {
+        if let Err(error) = part(connector, rest, patience, &request, &mut table).await {
             warn!(venue = connector.venue(), request, %error, "a part of the symbols is left out");
             failed.get_or_insert(error);
         }
@@ -45,11 +53,12 @@ pub(super) async fn fetch_what_there_is(
 async fn part(
     connector: &mut dyn Connector,
     rest: &Rest,
+    patience: Patience,
     request: &str,
     table: &mut SymbolTable,
 ) -> Result<Answer, DriverError> {
     let venue = connector.venue();
-    let answer = get(venue, rest, request, connector.weight(request)).await?;
+    let answer = get(venue, rest, patience, request, connector.weight(request)).await?;
     connector
         .decode_symbols(request, &answer.body, table)
         .map_err(|source| DriverError::SymbolTable { venue, source })?;
@@ -59,14 +68,15 @@ async fn part(
 async fn get(
     venue: &'static str,
     rest: &Rest,
+    patience: Patience,
     request: &str,
     weight: u32,
 ) -> Result<Answer, DriverError> {
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         match rest.get(request, weight).await {
             Ok(answer) => return Ok(answer),
-            Err(error) if error.transient() => {
+            Err(error) if error.transient() && patience.is_none_or(|most| failures < most) => {
                 failures += 1;
                 warn!(venue, %error, "cannot get the symbols, trying again");
                 tokio::time::sleep(backoff::wait(failures)).await;

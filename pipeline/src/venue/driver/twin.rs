@@ -144,9 +144,8 @@ impl<P: Publisher> Core<P> {
         let filled =
             GapChange { state: GapState::Filled, filled_by: Some(format!("twin {by}")), ..gap };
         let body = Body::Control(Control::Gap(filled));
-        if let Some(unit) = self.units.first_mut() {
-            unit.out.again(Outgoing { kind, key, body });
-        }
+        // Its end has been published; which of two units that overlap serves the feed by now does not matter.
+        self.apart.push(Outgoing { kind, key, body });
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 use tapeline_schemas::{Kind, Micros};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -25,6 +26,17 @@ pub(super) struct Pending {
     /// Tells this request's answer from that of one before a reconnect.
     pub(super) generation: u64,
     pub(super) attempts: u32,
+    /// Ends the request; none where nobody is asked.
+    pub(super) request: Option<AbortHandle>,
+}
+
+/// An answer that nobody waits for any more costs nothing of the venue's budget.
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(request) = &self.request {
+            request.abort();
+        }
+    }
 }
 
 pub(super) struct Unit {

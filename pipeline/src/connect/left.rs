@@ -1,0 +1,114 @@
+//! What earlier connectors of a venue left: up to when the log covers it, and holes that are still open.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tapeline_schemas::{GapChange, GapState};
+use tracing::{info, warn};
+
+use crate::gaps::{Wanted, list};
+use crate::kafka::{last_covered, last_gaps};
+use crate::venue::driver::VenueConfig;
+use crate::wiring::Context;
+
+/// How long the database is given to name the open holes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Records at the end of each partition of which the store may not have told yet.
+const BEHIND_STORE: i64 = 2_000;
+/// Records at the end of each partition that are looked through where the database does not answer.
+const WITHOUT_STORE: i64 = 20_000;
+
+/// Says in `venue` where a connector goes on: it opens its holes where the log's cover ends, and ends those that are open.
+pub(super) async fn resume(context: &Context, venue: &mut VenueConfig) -> Result<()> {
+    let asked = tokio::time::timeout(PATIENCE, stored(context, venue)).await;
+    let stored = match asked.context("no answer in time").flatten() {
+        Ok(holes) => Some(holes),
+        Err(error) => {
+            let (venue, error) = (venue.venue.as_str(), format!("{error:#}"));
+            warn!(venue, error, "only the log's tail tells which holes are open");
+            None
+        }
+    };
+    let records = if stored.is_some() { BEHIND_STORE } else { WITHOUT_STORE };
+    let (kafka, name) = (context.config.kafka.clone(), venue.venue.clone());
+    let (channels, symbols) = (venue.settings.channels.clone(), venue.settings.symbols.clone());
+    let writer = context.config.connect.instance.clone();
+    let mut topics = context.raw_topics()?;
+    topics.retain(|topic| channels.contains(&topic.kind));
+    let (covered, told) = tokio::task::spawn_blocking(move || {
+        let covered = last_covered(&kafka, &name, &channels, &writer)?;
+        anyhow::Ok((covered, last_gaps(&kafka, &name, &topics, &symbols, records)?))
+    })
+    .await??;
+    venue.resume_from = covered;
+    venue.left_open = open(stored.unwrap_or_default(), told);
+    if !venue.left_open.is_empty() {
+        info!(venue = venue.venue, holes = venue.left_open.len(), "holes were left open");
+    }
+    Ok(())
+}
+
+/// The holes that are open as the store knows it.
+async fn stored(context: &Context, venue: &VenueConfig) -> Result<Vec<GapChange>> {
+    let mut database = crate::migrate::connect(&context.config.database.url).await?;
+    let wanted = Wanted {
+        open: true,
+        venue: Some(venue.venue.clone()),
+        symbols: venue.settings.symbols.clone(),
+        channels: venue.settings.channels.iter().map(|kind| kind.name().to_owned()).collect(),
+    };
+    let mut holes = list(&mut database, &wanted).await?;
+    holes.retain(|hole| hole.state == GapState::Opened.name());
+    let change = |hole: crate::gaps::Hole| GapChange {
+        venue: hole.venue,
+        symbol: hole.symbol,
+        channel: hole.channel,
+        state: GapState::Opened,
+        from: hole.from,
+        to: None,
+        cause: hole.cause,
+        filled_by: None,
+    };
+    Ok(holes.into_iter().map(change).collect())
+}
+
+/// The holes that are open after all that was told of them.
+fn open(stored: Vec<GapChange>, told: Vec<GapChange>) -> Vec<GapChange> {
+    let mut open = BTreeMap::new();
+    for gap in stored.into_iter().chain(told) {
+        let key = (gap.channel.clone(), gap.symbol.clone(), gap.from);
+        if gap.state == GapState::Opened {
+            open.insert(key, gap);
+        } else {
+            open.remove(&key);
+        }
+    }
+    open.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tapeline_schemas::Micros;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_tells_comes_behind_what_is_stored() {
+        let gap = |from, state| GapChange {
+            venue: "X".to_owned(),
+            symbol: "A-B".to_owned(),
+            channel: "trade".to_owned(),
+            state,
+            from: Micros(from),
+            to: (state != GapState::Opened).then_some(Micros(from)),
+            cause: "disconnect".to_owned(),
+            filled_by: None,
+        };
+        let stored = vec![gap(1, GapState::Opened), gap(2, GapState::Opened)];
+        let told =
+            vec![gap(2, GapState::Ended), gap(3, GapState::Opened), gap(0, GapState::Filled)];
+        let from: Vec<i64> = open(stored, told).iter().map(|gap| gap.from.0).collect();
+        assert_eq!(from, [1, 3]);
+    }
+}
