@@ -178,7 +178,7 @@ pub async fn run_with(
             ended = running.drivers.join_next() => {
                 let Some(ended) = ended else { break };
                 let (name, report) = ended.context("a connector panicked")??;
-                running.ended(&name);
+                running.ended(context, &name).await?;
                 reports.insert(name, report);
             }
             Some(change) = changes.recv() => running.change(context, change).await?,

@@ -43,6 +43,8 @@ struct Handle {
 pub(super) struct Running {
     pub(super) drivers: JoinSet<Result<(String, StatsReport), DriverError>>,
     handles: BTreeMap<String, Handle>,
+    /// What is to be started once the driver of that name, which was stopped, has ended.
+    waiting: BTreeMap<String, VenueConfig>,
     publisher: Arc<Live>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
@@ -54,7 +56,8 @@ impl Running {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Running {
-        Running { drivers: JoinSet::new(), handles: BTreeMap::new(), publisher, clock, stop }
+        let (drivers, handles, waiting) = (JoinSet::new(), BTreeMap::new(), BTreeMap::new());
+        Running { drivers, handles, waiting, publisher, clock, stop }
     }
 
     pub(super) fn start(&mut self, venue: VenueConfig, stats: Arc<VenueStats>) {
@@ -71,9 +74,28 @@ impl Running {
         });
     }
 
-    /// A driver has ended.
-    pub(super) fn ended(&mut self, name: &str) {
-        self.handles.remove(name);
+    /// A driver has ended; one that is configured again follows it.
+    pub(super) async fn ended(&mut self, context: &Context, name: &str) -> Result<()> {
+        let handle = self.handles.remove(name);
+        let Some(venue) = self.waiting.remove(name).filter(|_| !self.stop.is_cancelled()) else {
+            return Ok(());
+        };
+        self.go_on(context, venue, handle.is_some_and(|handle| handle.config.finite)).await
+    }
+
+    /// Starts a driver where the log's cover of its venue ends.
+    async fn go_on(
+        &mut self,
+        context: &Context,
+        mut venue: VenueConfig,
+        finite: bool,
+    ) -> Result<()> {
+        // What the one before it said is to be found there.
+        self.publisher.raw.delivered().await.map_err(anyhow::Error::msg)?;
+        left::resume(context, &mut venue).await?;
+        venue.finite = finite;
+        self.start(venue, Arc::default());
+        Ok(())
     }
 
     /// Brings what runs in line with `change`.
@@ -83,14 +105,18 @@ impl Running {
             info!(venue = name, "no longer configured, disconnecting");
             handle.stop.cancel();
         }
-        for (mut venue, subscriptions) in change.venues {
-            if !self.handles.contains_key(&venue.venue) {
-                left::resume(context, &mut venue).await?;
-                venue.finite = self.handles.values().any(|handle| handle.config.finite);
-                self.start(venue, Arc::default());
+        self.waiting.retain(|name, _| kept(name));
+        for (venue, subscriptions) in change.venues {
+            let Some(handle) = self.handles.get_mut(&venue.venue) else {
+                let finite = self.handles.values().any(|handle| handle.config.finite);
+                self.go_on(context, venue, finite).await?;
+                continue;
+            };
+            if handle.stop.is_cancelled() {
+                info!(venue = venue.venue, "configured again, connecting once it has disconnected");
+                self.waiting.insert(venue.venue.clone(), venue);
                 continue;
             }
-            let Some(handle) = self.handles.get_mut(&venue.venue) else { continue };
             let addresses = |config: &VenueConfig| (config.rest_url.clone(), config.ws_url.clone());
             if addresses(&handle.config) != addresses(&venue) {
                 warn!(venue = venue.venue, "its address takes effect at the next start");
