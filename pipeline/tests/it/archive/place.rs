@@ -153,7 +153,7 @@ pub(crate) async fn fill(database: &mut PgConnection) {
         from generate_series(1, 50) n, lateral (select '2021-04-19T00:00:00Z'::timestamptz + n * interval '1 hour' t) x;
         insert into option_data (time, exchange, symbol, event_id, underlying, strike_price, expiry_date, option_type,
             iv, delta, receive_time, origin_partition, origin)
-        select t, 'DERIBIT', 'BTC-USD-' || n, n::text, 'BTC-USD', 50000 + n, '2021-06-25T08:00:00Z', 'call', n / 7.0, -0.5, t, 0, n
+        select t, 'DERIBIT', 'BTC-USD-' || n, n::text, 'BTC-USD', 50000 + n, '2021-06-25T08:00:00Z', 'call', trim_scale(n / 7.0), -0.5, t, 0, n
         from generate_series(1, 80) n, lateral (select '2021-04-18T00:00:00Z'::timestamptz + n * interval '40 minutes' t) x;
         insert into supply_demand
         select '2021-04-17T00:00:00Z'::timestamptz + n * interval '1 hour', 'KRX', 'SAMSUNG-KRW', n, -n, 0.5, now(), now(), 0, n
