@@ -33,7 +33,11 @@ impl<C: ProducerContext + 'static> Writer<C> {
         self.producer.context()
     }
 
-    #[expect(clippy::type_complexity, reason = "the wrapper's own: an error gives the record back")]
+    #[expect(
+        clippy::type_complexity,
+        clippy::result_large_err,
+        reason = "the wrapper's own: an error gives the record back"
+    )]
     pub(super) fn send<'a>(
         &self,
         record: BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>,
