@@ -43,6 +43,7 @@ fn trades_of_all(dir: &Path, playback: &Handle) -> (BTreeMap<String, VenueConfig
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a machine that starts a connector in the time of its tape: `make test-all`"]
 async fn of_two_connectors_of_which_one_is_killed_every_two_seconds_no_trade_is_lost_or_doubled() {
     let Some(dir) = recordings() else { return };
     let laps = laps();
