@@ -146,7 +146,8 @@ async fn lines_that_are_refused_are_found_by_halving_and_kept_and_the_rest_is_wr
     assert_eq!(spans[0].counts[..5], [98, 0, 0, 0, 2], "taken and quarantined");
     // After the refusal the rest is written once more, in requests without the two.
     let requests = listener.requests();
-    let last: Vec<&str> = requests.iter().rev().take(8).map(String::as_str).collect();
+    let taken = requests.iter().rev().filter(|request| request.lines().count() <= 20);
+    let last: Vec<&str> = taken.take(8).map(String::as_str).collect();
     let written = last.concat().lines().filter(|line| line.starts_with("trade,")).count();
     assert_eq!((written, last.concat().contains("\"13\"")), (98, false));
 }
