@@ -24,6 +24,11 @@ pub mod reason {
     pub const DECODE: &str = "decode";
 }
 
+/// Bytes that are not what their schema, which is ours, says.
+pub(crate) fn undecodable(error: CodecError) -> Reject {
+    Reject::new(reason::DECODE, error)
+}
+
 /// How records of one writer schema are read.
 #[derive(Debug)]
 enum Reader {

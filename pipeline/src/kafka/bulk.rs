@@ -9,11 +9,10 @@ use anyhow::{Context, Result};
 use rdkafka::ClientContext;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 
-use super::producer::{QUEUE_FULL_PAUSE, is_no_news};
+use super::producer::is_no_news;
 use super::writer::Writer;
 
 /// The first failure; nothing after it counts.
@@ -71,18 +70,7 @@ impl Bulk {
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(key);
         record.payload = value;
         record.headers = headers;
-        loop {
-            match self.0.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    metrics::counter!("tapeline_producer_queue_full_total").increment(1);
-                    record = back;
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                    self.check()?;
-                }
-                Err((error, _)) => return Err(format!("{topic}: {error}")),
-            }
-        }
+        self.0.send(record, || self.check()).await?;
         if let Some(opening) = opening {
             self.delivered().await?;
             opening.opened();

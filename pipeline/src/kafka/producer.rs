@@ -2,13 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::ClientContext;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 use tapeline_stages::flow::Headers;
@@ -16,9 +14,6 @@ use tokio::sync::Notify;
 
 use super::KafkaSettings;
 use super::writer::Writer;
-
-/// How long a full queue is waited for between two attempts.
-pub(super) const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Deliveries of one batch that are still under way.
 #[derive(Debug, Default)]
@@ -137,20 +132,9 @@ impl Producer {
             BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).partition(partition).key(key);
         record.payload = value;
         record.headers = headers;
-        loop {
-            match self.0.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    metrics::counter!("tapeline_producer_queue_full_total").increment(1);
-                    record = back;
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-                Err((error, _)) => {
-                    let reason = format!("{topic}: {error}");
-                    delivery.finish(Some(reason.clone()));
-                    return Err(reason);
-                }
-            }
+        if let Err(reason) = self.0.send(record, || Ok(())).await {
+            delivery.finish(Some(reason.clone()));
+            return Err(reason);
         }
         if let Some(opening) = opening {
             self.0.flush().await?;

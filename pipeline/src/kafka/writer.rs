@@ -13,6 +13,8 @@ use tapeline_schemas::partition_for;
 use super::admin::ADMIN_TIMEOUT;
 use super::opening::Openings;
 
+/// How long a full queue is waited for between two attempts.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest a thread waits in one flush, also when nobody wants its end any more.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -33,16 +35,25 @@ impl<C: ProducerContext + 'static> Writer<C> {
         self.producer.context()
     }
 
-    #[expect(
-        clippy::type_complexity,
-        clippy::result_large_err,
-        reason = "the wrapper's own: an error gives the record back"
-    )]
-    pub(super) fn send<'a>(
+    /// Hands a message over; waits while the queue is full and `check` says that it is worth it.
+    pub(super) async fn send(
         &self,
-        record: BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>,
-    ) -> Result<(), (KafkaError, BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>)> {
-        self.producer.send(record)
+        mut record: BaseRecord<'_, [u8], [u8], C::DeliveryOpaque>,
+        check: impl Fn() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let topic = record.topic;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    metrics::counter!("tapeline_producer_queue_full_total").increment(1);
+                    record = back;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                    check()?;
+                }
+                Err((error, _)) => return Err(format!("{topic}: {error}")),
+            }
+        }
     }
 
     /// `wanted`, or the partition of `key` as every Kafka client chooses it.

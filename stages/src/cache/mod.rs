@@ -3,9 +3,9 @@
 mod fold;
 mod values;
 
-use tapeline_schemas::{Book, BookAction, Candle, CodecError, Kind, Micros, Record as _, Ticker};
+use tapeline_schemas::{Book, BookAction, Candle, Kind, Micros, Record as _, Ticker};
 
-use crate::decode::{Decoders, reason};
+use crate::decode::{Decoders, reason, undecodable};
 use crate::flow::{In, Outcome, Refusal, Reject, Stage};
 use crate::store::settled;
 
@@ -25,10 +25,6 @@ impl Cache {
     pub fn new() -> Cache {
         Cache::default()
     }
-}
-
-fn undecodable(error: CodecError) -> Reject {
-    Reject::new(reason::DECODE, error)
 }
 
 impl Stage for Cache {

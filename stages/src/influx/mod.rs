@@ -6,10 +6,10 @@ mod points;
 use std::ops::Range;
 
 use tapeline_schemas::{
-    Book, BookAction, Candle, CodecError, Kind, Micros, OptionData, Record as _, Ticker, Trade,
+    Book, BookAction, Candle, Kind, Micros, OptionData, Record as _, Ticker, Trade,
 };
 
-use crate::decode::{Decoders, reason};
+use crate::decode::{Decoders, reason, undecodable};
 use crate::flow::{
     In, Original, Originals, Outcome, Output, Record, Refusal, Reject, Rejected, Stage,
 };
@@ -29,10 +29,6 @@ impl Influx {
     pub fn new() -> Influx {
         Influx::default()
     }
-}
-
-fn undecodable(error: CodecError) -> Reject {
-    Reject::new(reason::DECODE, error)
 }
 
 impl Stage for Influx {

@@ -8,11 +8,11 @@ mod table;
 mod tuple;
 
 use tapeline_schemas::{
-    Anomaly, Book, BookAction, Candle, CodecError, Flags, Flow, Gap, Kind, Micros, OptionData,
-    Order, Portfolio, Position, Prediction, Record as _, Ticker, Trade, headers,
+    Anomaly, Book, BookAction, Candle, Flags, Flow, Gap, Kind, Micros, OptionData, Order,
+    Portfolio, Position, Prediction, Record as _, Ticker, Trade, headers,
 };
 
-use crate::decode::{Decoders, reason};
+use crate::decode::{Decoders, reason, undecodable};
 use crate::flow::{In, Marker, Outcome, Refusal, Reject, Stage};
 
 pub use buffers::CopyBuffers;
@@ -66,10 +66,6 @@ pub(crate) fn settled(marker: Option<Marker>, flags: Flags) -> Option<Outcome> {
         None if flags.has(tapeline_schemas::Flag::Duplicate) => Some(Outcome::Duplicate),
         None => None,
     }
-}
-
-fn undecodable(error: CodecError) -> Reject {
-    Reject::new(reason::DECODE, error)
 }
 
 impl Stage for Store {
