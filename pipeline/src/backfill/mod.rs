@@ -2,7 +2,7 @@
 //! keys, then the record that says so.
 //!
 //! A trade is itself by its identity, so what is published twice is stored once; and a hole is called filled only where
-//! that is proved ([`runs::Evidence`]). Killed at any moment, it is done again from the start of that hole. Candles follow
+//! that is proved (`runs::Evidence`). Killed at any moment, it is done again from the start of that hole. Candles follow
 //! by themselves: late trades and the filled hole make their windows dirty (invariant 7).
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ pub enum MigrateAction {
     Status,
     /// Exit 1 where one is missing or was changed, or the database is not what they make, object by object.
     Check,
-    /// Make the roles and their rights; passwords come from TAPELINE_PASSWORD_<LOGIN>.
+    /// Make the roles and their rights; passwords come from `TAPELINE_PASSWORD_<LOGIN>`.
     Roles,
     /// Print the catalog of this database: sql/catalog.tsv.
     Catalog,

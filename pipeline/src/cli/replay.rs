@@ -24,7 +24,7 @@ pub struct ReplayArgs {
     /// Kinds (`trade`) or topics (`md.trade`); several may be named.
     #[arg(long = "topic", value_delimiter = ',')]
     pub topics: Vec<String>,
-    /// Where to begin, as kcat says it: beginning, end, N, -N (before the end), s@<ms>; e@<ms> says where to end.
+    /// Where to begin, as kcat says it: beginning, end, N, -N (before the end), `s@<ms>`; `e@<ms>` says where to end.
     #[arg(long, short = 'o', allow_hyphen_values = true, conflicts_with = "from")]
     pub from_offset: Vec<Offset>,
     /// Begin with what was appended at this time or later: RFC 3339, or a time ago (`-2h`).

@@ -8,7 +8,7 @@ const MINIMUM: usize = 8;
 /// price grid (126, 127) is no jump.
 const FLOOR_PARTS: i128 = 400;
 
-/// The last [`WINDOW`] prices of one symbol, as mantissas.
+/// The last `WINDOW` prices of one symbol, as mantissas.
 #[derive(Debug, Clone)]
 pub struct Estimate {
     recent: [i128; WINDOW],
