@@ -1,7 +1,7 @@
 //! A producer for bulk: no report for each record, so that generating costs more than handing over.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,9 +47,9 @@ impl ProducerContext for Failures {
 pub(crate) struct BulkProducer {
     producer: ThreadedProducer<Failures>,
     failures: Failures,
-    /// Partitions that have a record, by topic. As in the pipeline, the first goes alone: librdkafka
-    /// may lose it where the topic is new.
-    opened: RefCell<HashMap<String, HashSet<i32>>>,
+    /// Partitions that have a record, by topic, and whether it is delivered. As in the pipeline, the first goes
+    /// alone: librdkafka may lose it where the topic is new.
+    opened: RefCell<HashMap<String, HashMap<i32, bool>>>,
 }
 
 impl BulkProducer {
@@ -88,6 +88,13 @@ impl BulkProducer {
         value: &[u8],
         headers: Option<OwnedHeaders>,
     ) -> Result<()> {
+        let opened = |partitions: &HashMap<i32, bool>| partitions.get(&partition).copied();
+        let is_delivered = self.opened.borrow().get(topic).and_then(opened);
+        if is_delivered == Some(false) {
+            self.finish()?;
+            let mut all = self.opened.borrow_mut();
+            all.values_mut().flat_map(HashMap::values_mut).for_each(|delivered| *delivered = true);
+        }
         let mut record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
         record.headers = headers;
         loop {
@@ -101,12 +108,8 @@ impl BulkProducer {
                 Err((error, _)) => return Err(anyhow!("{topic} [{partition}]: {error}")),
             }
         }
-        let is_open = |opened: &HashMap<String, HashSet<i32>>| {
-            opened.get(topic).is_some_and(|partitions| partitions.contains(&partition))
-        };
-        if !is_open(&self.opened.borrow()) {
-            self.finish()?;
-            self.opened.borrow_mut().entry(topic.to_owned()).or_default().insert(partition);
+        if is_delivered.is_none() {
+            self.opened.borrow_mut().entry(topic.to_owned()).or_default().insert(partition, false);
         }
         Ok(())
     }

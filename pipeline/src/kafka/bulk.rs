@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 
 use super::producer::is_no_news;
-use super::writer::Writer;
+use super::writer::{Failing, Writer};
 
 /// The first failure; nothing after it counts.
 #[derive(Default)]
@@ -37,6 +37,12 @@ impl ProducerContext for Failures {
             let place = format!("{} [{}]", message.topic(), message.partition());
             self.0.get_or_init(|| format!("{place}: {error}"));
         }
+    }
+}
+
+impl Failing for Failures {
+    fn failures(&self) -> u64 {
+        u64::from(self.0.get().is_some())
     }
 }
 
@@ -65,17 +71,11 @@ impl Bulk {
         value: Option<&[u8]>,
         headers: Option<OwnedHeaders>,
     ) -> Result<(), String> {
-        let partition = self.0.partition(topic, key, partition).await?;
-        let opening = self.0.openings.first(topic, partition).await;
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(key);
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).key(key);
+        record.partition = partition;
         record.payload = value;
         record.headers = headers;
-        self.0.send(record, || self.check()).await?;
-        if let Some(opening) = opening {
-            self.delivered().await?;
-            opening.opened();
-        }
-        Ok(())
+        self.0.send(record, || self.check()).await
     }
 
     /// Sends what lingers, and waits until every message was delivered, or says why one was not.

@@ -23,28 +23,32 @@ const NOTED_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Openings {
     /// The last use of each partition, by topic.
     used: RwLock<HashMap<String, HashMap<i32, Instant>>>,
-    turn: Mutex<()>,
+    turn: Mutex<UnderWay>,
 }
 
-/// The right to send the first message to a partition.
-pub(super) struct Opening<'o> {
+/// First messages that were handed over and are not known to be delivered.
+#[derive(Default)]
+struct UnderWay {
+    places: Vec<(String, i32)>,
+    /// How many deliveries of the producer had failed when the first of them was handed over.
+    failures: u64,
+}
+
+/// The right to send to a partition that is not open: one at a time has it.
+pub(super) struct Turn<'o> {
     openings: &'o Openings,
-    topic: &'o str,
-    partition: i32,
-    _turn: MutexGuard<'o, ()>,
+    under_way: MutexGuard<'o, UnderWay>,
 }
 
 impl Openings {
-    /// What has to be [`Opening::opened`] by a message's delivery before another is sent there;
-    /// nothing where the broker knows the producer already.
-    pub(super) async fn first<'o>(&'o self, topic: &'o str, partition: i32) -> Option<Opening<'o>> {
+    /// Nothing where the broker knows the producer already.
+    pub(super) async fn turn(&self, topic: &str, partition: i32) -> Option<Turn<'_>> {
         if self.is_open(topic, partition) {
             return None;
         }
-        let turn = self.turn.lock().await;
+        let under_way = self.turn.lock().await;
         // Another message may have opened it meanwhile.
-        let opening = Opening { openings: self, topic, partition, _turn: turn };
-        (!self.is_open(topic, partition)).then_some(opening)
+        (!self.is_open(topic, partition)).then_some(Turn { openings: self, under_way })
     }
 
     fn is_open(&self, topic: &str, partition: i32) -> bool {
@@ -69,10 +73,29 @@ impl Openings {
     }
 }
 
-impl Opening<'_> {
-    /// The message was delivered.
-    pub(super) fn opened(self) {
-        self.openings.note(self.topic, self.partition, Instant::now());
+impl Turn<'_> {
+    /// Whether the first message to the partition is under way: no other may follow it yet.
+    pub(super) fn has_to_wait(&self, topic: &str, partition: i32) -> bool {
+        self.under_way.places.iter().any(|(t, p)| (t.as_str(), *p) == (topic, partition))
+    }
+
+    /// The first message was handed over, when so many deliveries of the producer had failed.
+    pub(super) fn sent(mut self, topic: &str, partition: i32, failures: u64) {
+        if self.under_way.places.is_empty() {
+            self.under_way.failures = failures;
+        }
+        self.under_way.places.push((topic.to_owned(), partition));
+    }
+
+    /// Nothing is under way any more, and so many deliveries have failed by now: where none has since,
+    /// every first message was delivered, else the next one to each partition is its first again.
+    pub(super) fn settle(&mut self, failures: u64) {
+        let delivered = failures == self.under_way.failures;
+        for (topic, partition) in std::mem::take(&mut self.under_way.places) {
+            if delivered {
+                self.openings.note(&topic, partition, Instant::now());
+            }
+        }
     }
 }
 
@@ -83,12 +106,28 @@ mod tests {
     #[tokio::test]
     async fn a_partition_is_open_once_its_first_message_was_delivered() {
         let openings = Openings::default();
-        assert!(openings.first("t", 0).await.is_some());
-        let opening = openings.first("t", 0).await.expect("the first was not delivered");
-        opening.opened();
-        assert!(openings.first("t", 0).await.is_none());
-        assert!(openings.first("t", 1).await.is_some(), "each partition by itself");
-        assert!(openings.first("u", 0).await.is_some(), "each topic by itself");
+        let first = openings.turn("t", 0).await.expect("nothing was sent");
+        assert!(!first.has_to_wait("t", 0), "it is the first");
+        first.sent("t", 0, 7);
+        let mut second = openings.turn("t", 0).await.expect("the first was not delivered");
+        assert!(second.has_to_wait("t", 0) && !second.has_to_wait("t", 1));
+        second.settle(7);
+        drop(second);
+        assert!(openings.turn("t", 0).await.is_none());
+        assert!(openings.turn("t", 1).await.is_some(), "each partition by itself");
+        assert!(openings.turn("u", 0).await.is_some(), "each topic by itself");
+    }
+
+    #[tokio::test]
+    async fn a_partition_whose_first_message_may_have_failed_is_not_open() {
+        let openings = Openings::default();
+        openings.turn("t", 0).await.expect("nothing was sent").sent("t", 0, 7);
+        openings.turn("t", 1).await.expect("nothing was sent").sent("t", 1, 8);
+        let mut turn = openings.turn("t", 0).await.expect("the first was not delivered");
+        turn.settle(8);
+        assert!(!turn.has_to_wait("t", 0), "the next one is the first again");
+        drop(turn);
+        assert!(openings.turn("t", 0).await.is_some() && openings.turn("t", 1).await.is_some());
     }
 
     #[tokio::test]
@@ -96,6 +135,6 @@ mod tests {
         let openings = Openings::default();
         let Some(long_ago) = Instant::now().checked_sub(OPEN_FOR + NOTED_EVERY) else { return };
         openings.note("t", 0, long_ago);
-        assert!(openings.first("t", 0).await.is_some());
+        assert!(openings.turn("t", 0).await.is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! The producer: idempotent, bounded, and every delivery accounted for.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use tapeline_stages::flow::Headers;
 use tokio::sync::Notify;
 
 use super::KafkaSettings;
-use super::writer::Writer;
+use super::writer::{Failing, Writer};
 
 /// Deliveries of one batch that are still under way.
 #[derive(Debug, Default)]
@@ -62,7 +62,16 @@ impl Delivery {
 }
 
 /// Takes librdkafka's reports of delivery.
-struct Deliveries;
+#[derive(Default)]
+struct Deliveries {
+    failures: AtomicU64,
+}
+
+impl Failing for Deliveries {
+    fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+}
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
@@ -86,6 +95,7 @@ impl ProducerContext for Deliveries {
             Err((error, message)) => {
                 use rdkafka::Message;
                 metrics::counter!("tapeline_producer_failures_total").increment(1);
+                self.failures.fetch_add(1, Ordering::AcqRel);
                 Some(format!("{} [{}]: {error}", message.topic(), message.partition()))
             }
         };
@@ -111,7 +121,8 @@ impl Producer {
     }
 
     fn with(config: &ClientConfig) -> Result<Producer> {
-        let producer = config.create_with_context(Deliveries).context("kafka producer")?;
+        let producer =
+            config.create_with_context(Deliveries::default()).context("kafka producer")?;
         Ok(Producer(Arc::new(Writer::new(producer))))
     }
 
@@ -125,21 +136,14 @@ impl Producer {
         headers: Option<OwnedHeaders>,
         delivery: &Arc<Delivery>,
     ) -> Result<(), String> {
-        let partition = self.0.partition(topic, key, partition).await?;
-        let opening = self.0.openings.first(topic, partition).await;
         delivery.pending.fetch_add(1, Ordering::AcqRel);
-        let mut record =
-            BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).partition(partition).key(key);
+        let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(delivery)).key(key);
+        record.partition = partition;
         record.payload = value;
         record.headers = headers;
         if let Err(reason) = self.0.send(record, || Ok(())).await {
             delivery.finish(Some(reason.clone()));
             return Err(reason);
-        }
-        if let Some(opening) = opening {
-            self.0.flush().await?;
-            delivery.check()?;
-            opening.opened();
         }
         Ok(())
     }

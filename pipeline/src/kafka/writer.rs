@@ -21,12 +21,18 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// A producer and what it knows of the topics it writes to.
 pub(super) struct Writer<C: ProducerContext + 'static> {
     producer: ThreadedProducer<C>,
-    pub(super) openings: Openings,
+    openings: Openings,
     /// Numbers of partitions, as they were at the first message by key.
     partitions: RwLock<HashMap<String, i32>>,
 }
 
-impl<C: ProducerContext + 'static> Writer<C> {
+/// What a producer's context knows.
+pub(super) trait Failing: ProducerContext {
+    /// How many deliveries have failed so far; a context may count no further than the first.
+    fn failures(&self) -> u64;
+}
+
+impl<C: Failing + 'static> Writer<C> {
     pub(super) fn new(producer: ThreadedProducer<C>) -> Writer<C> {
         Writer { producer, openings: Openings::default(), partitions: RwLock::default() }
     }
@@ -35,8 +41,31 @@ impl<C: ProducerContext + 'static> Writer<C> {
         self.producer.context()
     }
 
-    /// Hands a message over; waits while the queue is full and `check` says that it is worth it.
+    /// Hands a message over, to its partition or to that of its key. Waits for the delivery of the first message
+    /// to the partition, and while the queue is full, as long as `check` says that it is worth it.
     pub(super) async fn send(
+        self: &Arc<Self>,
+        mut record: BaseRecord<'_, [u8], [u8], C::DeliveryOpaque>,
+        check: impl Fn() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (topic, key) = (record.topic, record.key.unwrap_or_default());
+        let partition = self.partition(topic, key, record.partition).await?;
+        record.partition = Some(partition);
+        let mut turn = self.openings.turn(topic, partition).await;
+        if let Some(turn) = turn.as_mut().filter(|turn| turn.has_to_wait(topic, partition)) {
+            self.flush().await?;
+            check()?;
+            turn.settle(self.context().failures());
+        }
+        let failures = self.context().failures();
+        self.hand_over(record, check).await?;
+        if let Some(turn) = turn {
+            turn.sent(topic, partition, failures);
+        }
+        Ok(())
+    }
+
+    async fn hand_over(
         &self,
         mut record: BaseRecord<'_, [u8], [u8], C::DeliveryOpaque>,
         check: impl Fn() -> Result<(), String>,
@@ -57,7 +86,7 @@ impl<C: ProducerContext + 'static> Writer<C> {
     }
 
     /// `wanted`, or the partition of `key` as every Kafka client chooses it.
-    pub(super) async fn partition(
+    async fn partition(
         self: &Arc<Self>,
         topic: &str,
         key: &[u8],
