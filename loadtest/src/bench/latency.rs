@@ -23,8 +23,10 @@ use crate::produce::{BulkProducer, Outlet, Pace, RawTopics, Sent};
 
 /// Records a second.
 const RATE: u64 = 20_000;
-/// The market's own time passes faster than ours, so that minutes close often: a record each millisecond of it.
-const MARKET_PACE: u32 = 1_000;
+/// Sent before the clock starts, so that no stage's joining its group is measured.
+const FIRST: u64 = 20_000;
+/// Of each topic. A produce request holds one partition, and the broker shares two cores with everything else.
+const PARTITIONS: i32 = 3;
 /// Before the first round is counted.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// The longest latency told apart.
@@ -100,7 +102,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Runs it.
 pub(crate) async fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> Result<()> {
-    let site = Site::new("latency", |_| {}).await?;
+    let site = Site::new("latency", |config| config.kafka.partitions = Some(PARTITIONS)).await?;
     let outcome = measure(&site, sizes, results).await;
     site.remove().await?;
     outcome?;
@@ -115,7 +117,7 @@ pub(crate) async fn run(bench: &Bench, sizes: &Sizes, results: &mut Results) -> 
 
 async fn measure(site: &Site, sizes: &Sizes, results: &mut Results) -> Result<()> {
     let mut line = Line::start(site).await?;
-    let settings = Settings { mix: Mix::MIXED, pace: MARKET_PACE, ..Settings::default() };
+    let settings = Settings { mix: Mix::MIXED, pace: RATE as u32, ..Settings::default() };
     let topics = RawTopics::new(&site.context)?;
     let feed = Feed::new(&settings, Faults::default(), topics.ids);
     let keys = feed.keys();
@@ -125,7 +127,17 @@ async fn measure(site: &Site, sizes: &Sizes, results: &mut Results) -> Result<()
         tickers: keys.iter().map(|_| Mutex::default()).collect(),
         minutes: (0..topics.partitions(Kind::Trade)).map(|_| Mutex::default()).collect(),
     });
-    let outlet = Outlet::new(feed, BulkProducer::prompt(&site.config.kafka)?, topics);
+    let mut outlet = Outlet::new(feed, BulkProducer::prompt(&site.config.kafka)?, topics);
+    let lateness = Duration::from_millis(site.config.candles.allowed_lateness_ms);
+    let first = Arc::clone(&schedule);
+    let sending = tokio::task::spawn_blocking(move || {
+        for _ in 0..FIRST {
+            outlet.send_next(|sent| first.tell(sent, 0, lateness))?;
+        }
+        outlet.producer.finish().map(|()| outlet)
+    });
+    let outlet = sending.await??;
+    line.finish(outlet.counts()).await?;
     let done = Arc::new(AtomicBool::new(false));
     let (began, rounds, round) = (Instant::now(), sizes.latency_rounds, sizes.latency_time);
     let watch = observe::Watch { began, schedule: Arc::clone(&schedule), done: Arc::clone(&done) };
@@ -136,7 +148,6 @@ async fn measure(site: &Site, sizes: &Sizes, results: &mut Results) -> Result<()
         tokio::spawn(observe::values(site.config.redis.url.clone(), watch.clone(), keys, empty()?));
     let candles = observe::candles(site, watch, empty()?)?;
     let seconds = (WARM_UP + round * rounds as u32).as_secs();
-    let lateness = Duration::from_millis(site.config.candles.allowed_lateness_ms);
     let sending = tokio::task::spawn_blocking(move || {
         send(outlet, &schedule, began, RATE * seconds, lateness)
     });

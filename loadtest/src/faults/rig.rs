@@ -94,7 +94,6 @@ impl Rig {
         config.redis.url = replace_last_segment(&site.redis, &slot.to_string())?;
         config.pipeline.id.clone_from(&id);
         config.http.listen = None;
-        config.connect.record.enabled = false;
         // Long enough for a machine that has no time; what is about dead members sets its own.
         config.group.session_timeout_ms = 20_000;
         config.store.takeover_ms = 1_000;
@@ -280,17 +279,18 @@ async fn redis_connection(url: &str) -> Result<redis::aio::MultiplexedConnection
 
 /// Only what is set otherwise: an older binary knows fewer keys and refuses those it does not.
 fn differences(config: &Config) -> Result<serde_json::Value> {
-    let mut changed = serde_json::to_value(config)?;
-    let usual = serde_json::to_value(Config::default())?;
-    if let (Some(sections), Some(usual)) = (changed.as_object_mut(), usual.as_object()) {
-        for (name, section) in sections.iter_mut() {
-            if let Some(keys) = section.as_object_mut() {
-                keys.retain(|key, value| usual.get(name).and_then(|s| s.get(key)) != Some(value));
-            }
-        }
-    }
-    if let Some(sections) = changed.as_object_mut() {
-        sections.retain(|_, section| section.as_object().is_none_or(|keys| !keys.is_empty()));
-    }
+    let (mut changed, usual) =
+        (serde_json::to_value(config)?, serde_json::to_value(Config::default())?);
+    keep_changed(&mut changed, &usual);
     Ok(changed)
+}
+
+fn keep_changed(changed: &mut serde_json::Value, usual: &serde_json::Value) {
+    let Some(keys) = changed.as_object_mut() else { return };
+    keys.retain(|key, value| {
+        let usual = usual.get(key);
+        let is_other = usual != Some(value);
+        usual.into_iter().for_each(|usual| keep_changed(value, usual));
+        is_other
+    });
 }

@@ -124,6 +124,7 @@ impl Config {
         problems.range("validate.reject_ahead_ms", validate.reject_ahead_ms, ahead);
         problems.range("validate.price_jump_deviations", validate.price_jump_deviations, 1..=1_000);
         problems.range("validate.memory_per_symbol", validate.memory_per_symbol, 16..=1_000_000);
+        problems.range("validate.linger_ms", validate.linger_ms, 0..=60_000);
         let store = &self.store;
         problems.range("store.connections", store.connections, 1..=16);
         problems.range("store.batch_rows", store.batch_rows, 1..=1_000_000);

@@ -32,6 +32,7 @@ pub use fixed::{Fixed, Progress, Range};
 pub use headers::{header_list, header_text};
 pub use producer::{Delivery, Producer};
 pub use publisher::RawPublisher;
+pub(crate) use read::EndIsNoError;
 pub use read::{OffsetRange, commit_note, committed, read_ranges};
 pub use republish::{Republisher, Written};
 pub use scan::{GroupLag, scan, scan_since};

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientContext, Message, Offset, Timestamp, TopicPartitionList};
 use tapeline_schemas::Micros;
 use tapeline_stages::flow::{Chunk, Record, TopicPartition};
 
@@ -15,6 +15,19 @@ use super::headers::RawHeaders;
 
 const ASK: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
+
+/// The library logs every error of a client, and takes the end of a partition for one.
+pub(crate) struct EndIsNoError;
+
+impl ClientContext for EndIsNoError {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka");
+        }
+    }
+}
+
+impl ConsumerContext for EndIsNoError {}
 
 /// Offsets `from..to` of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +51,8 @@ pub fn read_ranges(
 ) -> Result<()> {
     let mut config = settings.consumer(None);
     config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
-    let consumer: BaseConsumer = config.create().context("kafka consumer")?;
+    let consumer: BaseConsumer<EndIsNoError> =
+        config.create_with_context(EndIsNoError).context("kafka consumer")?;
     let mut list = TopicPartitionList::new();
     let mut ends = HashMap::new();
     for range in ranges.iter().filter(|range| range.from < range.to) {

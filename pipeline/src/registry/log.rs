@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -20,6 +20,7 @@ use super::RegistryOptions;
 use super::errors::ApiError;
 use super::records::Record;
 use super::state::State;
+use crate::kafka::EndIsNoError;
 
 const PARTITION: i32 = 0;
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,7 +87,7 @@ pub(super) async fn prepare_topic(options: &RegistryOptions) -> anyhow::Result<(
 
 /// First offset and end of the topic. A topic just created is unknown to brokers for a moment.
 fn extent_once_known(
-    consumer: &BaseConsumer<ReaderContext>,
+    consumer: &BaseConsumer<EndIsNoError>,
     topic: &str,
 ) -> anyhow::Result<(i64, i64)> {
     let deadline = Instant::now() + KAFKA_TIMEOUT;
@@ -113,28 +114,15 @@ fn extent_once_known(
     }
 }
 
-fn assign(consumer: &BaseConsumer<ReaderContext>, topic: &str, from: i64) -> anyhow::Result<()> {
+fn assign(consumer: &BaseConsumer<EndIsNoError>, topic: &str, from: i64) -> anyhow::Result<()> {
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, PARTITION, Offset::Offset(from))?;
     Ok(consumer.assign(&assignment)?)
 }
 
-/// The library logs every error of the client, and takes the end of a partition for one.
-struct ReaderContext;
-
-impl ClientContext for ReaderContext {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "the schemas topic's reader");
-        }
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
-
 /// The reader of the topic, before it starts.
 pub(super) struct Reader {
-    consumer: BaseConsumer<ReaderContext>,
+    consumer: BaseConsumer<EndIsNoError>,
     options: RegistryOptions,
     topic: String,
     state: SharedState,
@@ -158,7 +146,7 @@ impl Reader {
         Ok(Reader { consumer, options, topic, state, progress, next, end_at_start, at_end })
     }
 
-    fn consumer(options: &RegistryOptions) -> anyhow::Result<BaseConsumer<ReaderContext>> {
+    fn consumer(options: &RegistryOptions) -> anyhow::Result<BaseConsumer<EndIsNoError>> {
         client_config(options)
             // Assigning needs a name; nothing is committed and no group is joined.
             .set("group.id", format!("tapeline-registry-{}", options.topic))
@@ -168,7 +156,7 @@ impl Reader {
             .set("fetch.wait.max.ms", "20")
             // A topic that was cut or recreated under us must not be read as if it were the old.
             .set("auto.offset.reset", "error")
-            .create_with_context(ReaderContext)
+            .create_with_context(EndIsNoError)
             .context("the kafka properties are not accepted")
     }
 

@@ -151,14 +151,14 @@ impl Work<'_> {
         match step {
             Step::Republish => {
                 let lanes = vec![self.republish(plan)?];
-                host_as(own, fixed, "replay", topics, validate_limits(), lanes, stop).await
+                host_as(own, fixed, "replay", topics, validate_limits(config), lanes, stop).await
             }
             Step::Validate => {
                 let lanes = vec![(
                     Validate::new(topics.clone(), validate_settings(config)),
                     self.messages()?,
                 )];
-                host_as(own, fixed, "replay", topics, validate_limits(), lanes, stop).await
+                host_as(own, fixed, "replay", topics, validate_limits(config), lanes, stop).await
             }
             Step::Store | Step::StoreCandles => {
                 let lanes = (0..config.store.connections)

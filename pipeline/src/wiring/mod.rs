@@ -130,7 +130,7 @@ async fn run_validate(context: &Context, shutdown: CancellationToken) -> Result<
             Ok((Validate::new(topics.clone(), settings.clone()), sink))
         })
         .collect::<Result<Vec<_>>>()?;
-    host(context, "validate", topics, validate_limits(), lanes, shutdown).await
+    host(context, "validate", topics, validate_limits(config), lanes, shutdown).await
 }
 
 pub(crate) fn validate_settings(config: &Config) -> validate::Settings {
@@ -143,11 +143,11 @@ pub(crate) fn validate_settings(config: &Config) -> validate::Settings {
     }
 }
 
-pub(crate) fn validate_limits() -> Limits {
+pub(crate) fn validate_limits(config: &Config) -> Limits {
     Limits {
         batch_positions: 5_000,
         batch_bytes: 4 * 1024 * 1024,
-        linger: Duration::from_millis(2),
+        linger: Duration::from_millis(config.validate.linger_ms),
     }
 }
 

@@ -16,7 +16,7 @@ use super::super::site::Site;
 use super::{Latencies, Schedule, lock};
 
 /// Between two looks: with the question's own time this is the error, and always upwards.
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK: Duration = Duration::from_millis(2);
 /// Symbols whose tickers are looked at, spread over busy and quiet ones.
 const PROBED: usize = 16;
 
