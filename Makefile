@@ -32,7 +32,7 @@ soak: build ## play recordings with faults through the whole pipeline and watch 
 
 test-all: test ## also long runs
 	$(MAKE) --no-print-directory soak MINUTES=$(or $(MINUTES),5)
-	eval "$$(scripts/services env)" && cargo test --release --locked --workspace -- --ignored
+	eval "$$(scripts/services env)" && TAPELINE_TWIN_LAPS=4 cargo test --release --locked --workspace -- --ignored
 
 bench: build ## measure it all: about 20 minutes, QUICK=1 under 3; ARGS="--only store tape"
 	@eval "$$(scripts/services env)" && target/release/tapeline-loadtest bench $(if $(QUICK),--quick) $(ARGS)

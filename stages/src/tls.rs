@@ -1,7 +1,7 @@
 //! What to do about a connection that TLS refused.
 
 /// Parts of the texts of rustls, sqlx, OpenSSL and librdkafka, and what to do about each.
-const ADVICE: [(&str, &str); 12] = [
+const ADVICE: [(&str, &str); 13] = [
     ("UnknownIssuer", UNTRUSTED),
     ("CaUsedAsEndEntity", UNTRUSTED),
     ("certificate expired", EXPIRED),
@@ -17,6 +17,7 @@ const ADVICE: [(&str, &str); 12] = [
     ("does not support TLS", PLAIN),
     ("corrupt message", PLAIN),
     ("SSL routines::", PLAIN),
+    ("PLAINTEXT broker listener?", PLAIN),
     ("SSL listener?", "it wants TLS: set security.protocol in kafka.properties to SASL_SSL or SSL"),
     ("SASL authentication error", "check sasl.username and sasl.password in kafka.properties"),
 ];

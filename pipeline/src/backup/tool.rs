@@ -157,6 +157,8 @@ const GOOD: [u32; 2] = [0, 2];
 /// Every backup of a repository, oldest first. The other one is not looked at.
 pub(super) async fn info(place: &Place, repository: u32) -> Result<Vec<Backup>> {
     let said = run(place, Some(repository), "info", &["--output=json"]).await?;
+    // It quotes what it cannot decrypt, line ends and all, which JSON does not allow.
+    let said = said.replace(char::is_control, " ");
     let stanzas: Vec<Stanza> = serde_json::from_str(&said).context("pgbackrest info")?;
     let mut backups = Vec::new();
     for stanza in stanzas {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use chrono::Utc;
 use clap::{Args, Subcommand};
 
 use super::{code, host};
@@ -126,6 +127,9 @@ pub(super) async fn run(config: &Config, action: BackupAction) -> Result<ExitCod
         }
         BackupAction::Restore(args) => {
             let target = match args.to {
+                Some(micros) if micros > Utc::now().timestamp_micros() => {
+                    bail!("--to {} is in the future", utc(micros))
+                }
                 Some(micros) => Target::Time(utc(micros)),
                 None => Target::Latest,
             };

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings as ffi;
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use tapeline_schemas::{ALL_KINDS, Cleanup, Kind, KindSpec};
 use tapeline_stages::tls::advice;
@@ -40,20 +39,9 @@ pub struct TopicState {
 
 /// Questions about topics.
 pub struct Admin {
-    client: AdminClient<Told>,
-}
-
-/// Remembers why brokers cannot be reached: an answer that does not come does not say it.
-#[derive(Default)]
-struct Told(Mutex<Option<String>>);
-
-impl ClientContext for Told {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        if fac == "FAIL" {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
-        }
-        DefaultClientContext.log(level, fac, message);
-    }
+    client: AdminClient<DefaultClientContext>,
+    /// Why a broker refused us the last time.
+    told: Mutex<Option<String>>,
 }
 
 struct TopicPlan {
@@ -182,15 +170,43 @@ pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
 impl Admin {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Admin> {
-        let client = settings.client().create_with_context(Told::default());
-        Ok(Admin { client: client.context("kafka admin client")? })
+        let client = settings.client().create().context("kafka admin client")?;
+        Ok(Admin { client, told: Mutex::default() })
     }
 
     /// Why brokers refuse us, with what to do, if TLS or login is at fault.
     fn refused(&self) -> Option<anyhow::Error> {
-        let told = self.client.inner().context().0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (told, advice) = told.as_ref().and_then(|told| Some((told, advice(told)?)))?;
-        Some(anyhow!("kafka: {told}; {advice}"))
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in self.errors() {
+            if let Some(advice) = advice(&error) {
+                *told = Some(format!("kafka: {error}; {advice}"));
+            }
+        }
+        told.clone().map(anyhow::Error::msg)
+    }
+
+    /// What the client has said since the last time of brokers that it cannot reach. An answer that does
+    /// not come does not say it, and the wrapper looks at its own queue only.
+    fn errors(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        // SAFETY: the queue is the client's own and lives as long as it; its reference is given back, and
+        // each event destroyed, exactly once, after the last use of the text that it owns.
+        unsafe {
+            let queue = ffi::rd_kafka_queue_get_main(self.client.inner().native_ptr());
+            loop {
+                let event = ffi::rd_kafka_queue_poll(queue, 0);
+                if event.is_null() {
+                    break;
+                }
+                if ffi::rd_kafka_event_type(event) == ffi::RD_KAFKA_EVENT_ERROR {
+                    let text = CStr::from_ptr(ffi::rd_kafka_event_error_string(event));
+                    errors.push(text.to_string_lossy().into_owned());
+                }
+                ffi::rd_kafka_event_destroy(event);
+            }
+            ffi::rd_kafka_queue_destroy(queue);
+        }
+        errors
     }
 
     /// An error with the reason that brokers gave, where there is one.

@@ -97,6 +97,8 @@ fn tapeline(config: &Config, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tapeline"))
         .args(["doctor", "--json"])
         .args(more)
+        // That of the services all other tests use, as `scripts/services env` sets it.
+        .env_remove("TAPELINE_PGBOUNCER_URL")
         .env("TAPELINE__DATABASE__URL", &config.database.url)
         .env("TAPELINE__REDIS__URL", &config.redis.url)
         .output()
@@ -120,7 +122,9 @@ async fn the_doctor_finds_what_is_wrong_says_what_it_cannot_see_and_changes_only
     migrate::up(&owner.database.url).await.expect("migrations");
     let report = doctor::run(&config, &scope(), &Limits::default()).await.expect("examines");
     assert!(report.severity < Severity::Warning, "a new database is well: {report:?}");
-    assert_eq!(tapeline(&config, &[]).status.code(), Some(0), "well");
+    let well = tapeline(&config, &[]);
+    let said = String::from_utf8_lossy(&well.stdout);
+    assert_eq!(well.status.code(), Some(0), "a new database is well: {said}");
     let mut gone = config.clone();
     "redis://127.0.0.1:1/0".clone_into(&mut gone.redis.url);
     let report = doctor::run(&gone, &scope(), &Limits::default()).await.expect("examines");
