@@ -126,9 +126,9 @@ group.consumer.min.heartbeat.interval.ms=200
 broker.session.timeout.ms=5000
 broker.heartbeat.interval.ms=1000
 
-# two cores, one gigabyte of heap; more threads only wake each other up
-num.network.threads=1
-num.io.threads=2
+# two cores, one gigabyte of heap
+num.network.threads=2
+num.io.threads=4
 num.recovery.threads.per.data.dir=2
 log.cleaner.dedupe.buffer.size=33554432
 END
@@ -167,7 +167,7 @@ kafka_start() {
     # it holds the broker's own password, where it has one
     (umask 077 && kafka_write_config)
     kafka_format || return 1
-    launch kafka java -Xms1g -Xmx1g -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError \
+    launch kafka java -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
         -Djava.awt.headless=true "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
         -cp "$KAFKA_LIBS/*" kafka.Kafka "$STATE/kafka/server.properties"
     wait_until_ready kafka 90
