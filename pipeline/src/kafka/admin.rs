@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -40,8 +39,6 @@ pub struct TopicState {
 /// Questions about topics.
 pub struct Admin {
     client: AdminClient<DefaultClientContext>,
-    /// Why a broker refused us the last time.
-    told: Mutex<Option<String>>,
 }
 
 struct TopicPlan {
@@ -135,8 +132,9 @@ async fn create(
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
     let results = admin.client.create_topics(&topics, &options).await;
-    let results =
-        results.map_err(|error| admin.explained(error.into())).context("create topics")?;
+    let results = results
+        .map_err(|error| admin.refused().unwrap_or(error.into()))
+        .context("create topics")?;
     let mut created = Vec::new();
     for result in results {
         match result {
@@ -170,19 +168,13 @@ pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
 impl Admin {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Admin> {
-        let client = settings.client().create().context("kafka admin client")?;
-        Ok(Admin { client, told: Mutex::default() })
+        Ok(Admin { client: settings.client().create().context("kafka admin client")? })
     }
 
-    /// Why brokers refuse us, with what to do, if TLS or login is at fault.
+    /// Why brokers have refused us since this was last asked, with what to do, if TLS or login is at fault.
     fn refused(&self) -> Option<anyhow::Error> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for error in self.errors() {
-            if let Some(advice) = advice(&error) {
-                *told = Some(format!("kafka: {error}; {advice}"));
-            }
-        }
-        told.clone().map(anyhow::Error::msg)
+        let advised = |error: &String| Some(anyhow!("kafka: {error}; {}", advice(error)?));
+        self.errors().iter().rev().find_map(advised)
     }
 
     /// What the client has said since the last time of brokers that it cannot reach. An answer that does
@@ -207,11 +199,6 @@ impl Admin {
             ffi::rd_kafka_queue_destroy(queue);
         }
         errors
-    }
-
-    /// An error with the reason that brokers gave, where there is one.
-    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
-        self.refused().unwrap_or(error)
     }
 
     /// The controller creates topics; a moment may pass until brokers know of them. Blocks.
@@ -243,12 +230,16 @@ impl Admin {
             ffi::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue);
             let deadline = Instant::now() + ADMIN_TIMEOUT;
             let mut event: *mut ffi::rd_kafka_event_t = std::ptr::null_mut();
-            while event.is_null() && self.refused().is_none() && Instant::now() < deadline {
+            // A refusal that has passed says nothing of this question.
+            drop(self.errors());
+            let mut refused = None;
+            while event.is_null() && refused.is_none() && Instant::now() < deadline {
                 event = ffi::rd_kafka_queue_poll(queue, KNOWN_PAUSE.as_millis() as i32);
+                refused = self.refused();
             }
             let states = if event.is_null() {
-                let late = anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");
-                Err(self.explained(late))
+                let late = || anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");
+                Err(refused.unwrap_or_else(late))
             } else {
                 let states = read_descriptions(event);
                 ffi::rd_kafka_event_destroy(event);
