@@ -3,6 +3,7 @@
 //! Rules without memory put a record in quarantine; what needs memory is a flag in the
 //! checked record's headers and an anomaly, and is never judged again.
 
+mod judge;
 mod memory;
 mod pushed;
 mod robust;
@@ -11,11 +12,12 @@ mod settings;
 
 use hashbrown::HashMap;
 use tapeline_schemas::{
-    Anomaly, Book, Candle, Control, Flag, Flags, Flow, Gap, GapChange, Kind, Micros, OptionData,
-    Order, Portfolio, Position, Prediction, Record as _, Ticker, Trade, encode, headers,
+    Anomaly, Book, Candle, Control, Flags, Flow, Gap, GapChange, Kind, Micros, OptionData, Order,
+    Portfolio, Position, Prediction, Record as _, Ticker, Trade, encode, headers,
 };
 
-use self::memory::{Judgement, SymbolMemory};
+use self::judge::{Verdict, remembered};
+use self::memory::SymbolMemory;
 pub use self::robust::Estimate;
 pub use self::rules::RULES_VERSION;
 pub use self::settings::Settings;
@@ -36,13 +38,6 @@ pub struct Validate {
     memory: HashMap<TopicPartition, HashMap<Box<[u8]>, SymbolMemory>>,
     content: Vec<u8>,
     event_time: Option<Micros>,
-}
-
-/// What the rules and the memory say of one event.
-struct Verdict {
-    judgement: Judgement,
-    venue_time: Micros,
-    receive_time: Micros,
 }
 
 impl Validate {
@@ -71,19 +66,19 @@ impl Validate {
                 let trade = Trade::decode(payload).map_err(decoded)?;
                 rules::trade(&trade, settings)?;
                 rules::routing(record, &trade.exchange, &trade.symbol, partitions)?;
-                Ok(judge_trade(trade, remembered(symbols, record), content, settings, record))
+                Ok(judge::trade(trade, remembered(symbols, record), content, settings, record))
             }
             Kind::Ticker => {
                 let ticker = Ticker::decode(payload).map_err(decoded)?;
                 rules::ticker(&ticker, settings)?;
                 rules::routing(record, &ticker.exchange, &ticker.symbol, partitions)?;
-                Ok(judge_ticker(ticker, remembered(symbols, record), content, settings, record))
+                Ok(judge::ticker(ticker, remembered(symbols, record), content, settings, record))
             }
             Kind::Book => {
                 let book = Book::decode(payload).map_err(decoded)?;
                 rules::book(&book, settings)?;
                 rules::routing(record, &book.exchange, &book.symbol, partitions)?;
-                Ok(judge_book(book, remembered(symbols, record), content, settings, record))
+                Ok(judge::book(book, remembered(symbols, record), content, settings, record))
             }
             Kind::Flow => {
                 pushed::judge::<Flow<'_>>(payload, record, partitions, symbols, content, settings)
@@ -104,13 +99,13 @@ impl Validate {
                 let option = OptionData::decode(payload).map_err(decoded)?;
                 rules::option(&option, settings)?;
                 rules::routing(record, &option.exchange, &option.symbol, partitions)?;
-                Ok(judge_option(option, remembered(symbols, record), content, settings))
+                Ok(judge::option(option, remembered(symbols, record), content, settings))
             }
             Kind::VenueCandle => {
                 let candle = Candle::decode(payload).map_err(decoded)?;
                 rules::venue_candle(&candle)?;
                 rules::routing(record, &candle.exchange, &candle.symbol, partitions)?;
-                Ok(judge_candle(candle, remembered(symbols, record), content, settings))
+                Ok(judge::candle(candle, remembered(symbols, record), content, settings))
             }
             Kind::Candle | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
                 Err(Reject::new("kind", format!("{} has no raw topic", kind.name())).into())
@@ -194,148 +189,6 @@ impl Validate {
 /// `topic/partition/offset`: the key of what speaks of one raw record.
 pub fn origin_key(topic: &str, record: &Record<'_>) -> String {
     format!("{topic}/{}/{}", record.at.partition, record.offset)
-}
-
-fn remembered<'m>(
-    symbols: &'m mut HashMap<Box<[u8]>, SymbolMemory>,
-    record: &Record<'_>,
-) -> &'m mut SymbolMemory {
-    symbols.entry_ref(record.key.unwrap_or_default()).or_default()
-}
-
-fn judge_trade(
-    mut trade: Trade<'_>,
-    memory: &mut SymbolMemory,
-    content: &mut Vec<u8>,
-    settings: &Settings,
-    record: &Record<'_>,
-) -> Verdict {
-    let (venue_time, receive_time) = (trade.venue_time, trade.receive_time);
-    let mut judgement = Judgement::default();
-    trade.receive_time = Micros(0);
-    content.clear();
-    tapeline_schemas::Field::put(&trade, content);
-    memory.identity(trade.trade_id.as_bytes(), content, settings, &mut judgement);
-    pardon(&mut judgement, record);
-    if !judgement.flags.is_repeat() {
-        memory.price("price", trade.price, settings, &mut judgement);
-        memory.time(venue_time, receive_time, settings, &mut judgement);
-    }
-    Verdict { judgement, venue_time, receive_time }
-}
-
-fn judge_ticker(
-    mut ticker: Ticker<'_>,
-    memory: &mut SymbolMemory,
-    content: &mut Vec<u8>,
-    settings: &Settings,
-    record: &Record<'_>,
-) -> Verdict {
-    let (venue_time, receive_time) = (ticker.venue_time, ticker.receive_time);
-    let mut judgement = Judgement::default();
-    if let Some(id) = ticker.event_id.clone() {
-        // Without a time of the venue's own, both connectors stamp their receive time.
-        (ticker.venue_time, ticker.receive_time) = (Micros(0), Micros(0));
-        content.clear();
-        tapeline_schemas::Field::put(&ticker, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
-        pardon(&mut judgement, record);
-    }
-    if !judgement.flags.is_repeat() {
-        spread(ticker.bid, ticker.ask, &mut judgement);
-        if let Some(price) = ticker.last.or(ticker.bid) {
-            memory.price("last", price, settings, &mut judgement);
-        }
-        memory.time(venue_time, receive_time, settings, &mut judgement);
-    }
-    Verdict { judgement, venue_time, receive_time }
-}
-
-fn judge_book(
-    mut book: Book<'_>,
-    memory: &mut SymbolMemory,
-    content: &mut Vec<u8>,
-    settings: &Settings,
-    record: &Record<'_>,
-) -> Verdict {
-    let (venue_time, receive_time) = (book.venue_time, book.receive_time);
-    let mut judgement = Judgement::default();
-    if let Some(id) = book.event_id.clone() {
-        let id = format!("{}/{id}", book.action.name());
-        (book.venue_time, book.receive_time) = (Micros(0), Micros(0));
-        content.clear();
-        tapeline_schemas::Field::put(&book, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
-        pardon(&mut judgement, record);
-    }
-    if !judgement.flags.is_repeat() {
-        if book.action != tapeline_schemas::BookAction::Delta {
-            let best = |levels: &[tapeline_schemas::Level]| levels.first().map(|level| level.price);
-            spread(best(&book.bids), best(&book.asks), &mut judgement);
-        }
-        memory.time(venue_time, receive_time, settings, &mut judgement);
-    }
-    Verdict { judgement, venue_time, receive_time }
-}
-
-/// A record sent again from quarantine repeats the one that a sink refused. Flagged as a duplicate
-/// nobody would take it; whether its event is there after all, the sinks' keys tell.
-fn pardon(judgement: &mut Judgement, record: &Record<'_>) {
-    if judgement.flags.is_repeat() && record.headers.text(headers::RETRY_OF).is_some() {
-        *judgement = Judgement::default();
-    }
-}
-
-fn judge_option(
-    mut option: OptionData<'_>,
-    memory: &mut SymbolMemory,
-    content: &mut Vec<u8>,
-    settings: &Settings,
-) -> Verdict {
-    let (venue_time, receive_time) = (option.venue_time, option.receive_time);
-    let mut judgement = Judgement::default();
-    if let Some(id) = option.event_id.clone() {
-        option.receive_time = Micros(0);
-        content.clear();
-        tapeline_schemas::Field::put(&option, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
-    }
-    if !judgement.flags.is_repeat() {
-        memory.time(venue_time, receive_time, settings, &mut judgement);
-    }
-    Verdict { judgement, venue_time, receive_time }
-}
-
-/// A venue says the same window again and again while it is open, so a candle is itself by window and version.
-fn judge_candle(
-    mut candle: Candle<'_>,
-    memory: &mut SymbolMemory,
-    content: &mut Vec<u8>,
-    settings: &Settings,
-) -> Verdict {
-    let (venue_time, receive_time) = (candle.open_time, candle.receive_time);
-    let mut judgement = Judgement::default();
-    let Candle { timeframe, is_final, revision, .. } = &candle;
-    let id = format!("{timeframe}/{}/{is_final}/{revision}", venue_time.0);
-    candle.receive_time = Micros(0);
-    content.clear();
-    tapeline_schemas::Field::put(&candle, content);
-    memory.identity(id.as_bytes(), content, settings, &mut judgement);
-    Verdict { judgement, venue_time, receive_time }
-}
-
-fn spread(
-    bid: Option<tapeline_schemas::Money>,
-    ask: Option<tapeline_schemas::Money>,
-    judgement: &mut Judgement,
-) {
-    if let (Some(bid), Some(ask)) = (bid, ask) {
-        if bid > ask {
-            judgement.add(Flag::Crossed, || format!("bid {bid} above ask {ask}"));
-        } else if bid == ask {
-            judgement.add(Flag::Locked, || format!("bid and ask both {bid}"));
-        }
-    }
 }
 
 fn marker(out: &mut HeaderSlices<'_>, rules: &str, outcome: &str, first: i64, last: i64) {
