@@ -92,8 +92,9 @@ pub fn reached(config: &Config, venue: &str, settings: Settings) -> Result<Venue
     }
     let (proxy, ca_file) = (&config.connect.proxy, &config.connect.ca_file);
     live.network = Network::new(proxy.as_deref(), ca_file.as_deref().map(Path::new))
-        .context("connect.proxy and connect.ca_file")?;
-    live.shared = Some(Shared::open(&config.redis.url).context("redis.url")?);
+        .context("connect.proxy and connect.ca_file")?
+        .with_compression(config.connect.compression);
+    live.shared = Some(Shared::open(config.redis.client()?).context("redis")?);
     live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
     live.record = limits(&config.connect.record);
     Ok(live)

@@ -6,6 +6,8 @@
 mod budget;
 #[path = "venues/common.rs"]
 mod common;
+#[path = "venues/compressed.rs"]
+mod compressed;
 #[path = "venues/faulty.rs"]
 mod faulty;
 #[path = "venues/figures.rs"]

@@ -23,6 +23,8 @@ pub struct ConnectConfig {
     /// File with certificates (PEM) that are trusted beside the well-known ones.
     #[serde(deserialize_with = "text::optional")]
     pub ca_file: Option<String>,
+    /// Whether a venue that can may compress what it sends (permessage-deflate).
+    pub compression: bool,
     /// Levels a side of published snapshots.
     pub book_depth: usize,
     /// How often a snapshot of each book is published.
@@ -75,6 +77,7 @@ impl Default for ConnectConfig {
             lease_ms: 3_000,
             proxy: None,
             ca_file: None,
+            compression: true,
             book_depth: 25,
             book_interval_ms: 1_000,
             complete_interval_ms: 1_000,

@@ -14,7 +14,7 @@ fn redis_url() -> String {
 /// A budget of ten that nobody else knows.
 fn budget(name: &str, redis: Option<&str>) -> RequestBudget {
     let base = format!("https://user:secret@{name}.{}/", std::process::id());
-    let shared = redis.map(|url| Shared::open(url).unwrap());
+    let shared = redis.map(|url| Shared::open(redis::Client::open(url).unwrap()).unwrap());
     RequestBudget::new("NOWHERE", &base, Budget { burst: 10, refill: REFILL }, shared)
 }
 

@@ -12,7 +12,7 @@ use crate::common::{Collector, Published, VENUES, assert_counts, books, recordin
 use crate::figures::published_figures;
 use crate::recorded::recorded_figures;
 
-async fn run(config: VenueConfig) -> (StatsReport, Vec<Published>) {
+pub(crate) async fn run(config: VenueConfig) -> (StatsReport, Vec<Published>) {
     let collector = Collector::default();
     let stats = driver::run(
         config,

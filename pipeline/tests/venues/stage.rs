@@ -70,6 +70,11 @@ impl Stage {
         stage
     }
 
+    /// Its host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap()
     }

@@ -18,7 +18,7 @@ fn twin(stage: &Stage, instance: &str, name: &str) -> VenueConfig {
     let url = url.unwrap_or("redis://127.0.0.1:16379/0".to_owned());
     let name = format!("test.{}.{name}", std::process::id());
     VenueConfig {
-        shared: Some(Shared::open(&url).unwrap()),
+        shared: Some(Shared::open(redis::Client::open(url).unwrap()).unwrap()),
         lease: Some(Lease { name, instance: instance.to_owned(), term: TERM }),
         ..stage.config(&["AAA"], &KINDS)
     }
@@ -102,7 +102,8 @@ async fn a_connector_that_is_stopped_gives_its_lease_up_and_without_redis_all_pu
     let other = Run::start(VenueConfig { lease: Some(long), ..twin(&stage, "b", "stopped") });
     eventually("b holds it", || !books(&other.seen(), BookAction::Snapshot).is_empty()).await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let shared = Some(Shared::open(&format!("redis://{nobody}/0")).unwrap());
+    let client = redis::Client::open(format!("redis://{nobody}/0")).unwrap();
+    let shared = Some(Shared::open(client).unwrap());
     let third = Run::start(VenueConfig { shared, ..twin(&stage, "c", "stopped") });
     eventually("c publishes", || !books(&third.seen(), BookAction::Snapshot).is_empty()).await;
     third.end().await;

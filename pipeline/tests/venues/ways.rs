@@ -1,13 +1,19 @@
 //! The way to a venue: proxies carry WebSockets and REST alike, and certificates are verified.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tapeline::venue::driver::{Network, VenueConfig};
 use tapeline_schemas::Kind;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::going_on::Run;
 use crate::stage::{Stage, eventually};
@@ -107,4 +113,71 @@ fn a_proxy_or_a_file_of_certificates_that_cannot_be_used_is_refused_without_its_
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let error = Network::new(None, Some(&file)).unwrap_err().to_string();
     assert!(error.contains("Cargo.toml: it holds none"), "{error}");
+}
+
+/// A certificate for 127.0.0.1, signed by itself, with its key: two PEM files.
+fn certificate() -> (PathBuf, PathBuf) {
+    let dir = std::env::temp_dir().join(format!("tapeline_venue_tls_{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (certificate, key) = (dir.join("venue.pem"), dir.join("venue.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]);
+    openssl.args(["ec_paramgen_curve:P-256", "-subj", "/CN=Venue"]);
+    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    let output = openssl.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (certificate, key)
+}
+
+/// Takes connections over TLS for the venue at `behind`; its address, and how many clients refused the certificate.
+async fn over_tls(behind: &str, certificate: &Path, key: &Path) -> (String, Arc<AtomicUsize>) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    let acceptor = TlsAcceptor::from(Arc::new(server.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (count, behind) = (Arc::new(AtomicUsize::new(0)), behind.to_owned());
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, behind, counted) = (acceptor.clone(), behind.clone(), counted.clone());
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
+                let mut venue = TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut venue).await;
+            });
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_venue_s_certificate_is_verified_against_the_named_file_and_nothing_is_sent_without_o7() {
+    let (certificate, key) = certificate();
+    let stage = Stage::open(&["AAA"]).await;
+    let (address, refused) = over_tls(stage.address(), &certificate, &key).await;
+    let config = |network: Network| VenueConfig {
+        network,
+        ws_url: format!("wss://{address}"),
+        ..stage.config(&["AAA"], &[Kind::Trade])
+    };
+
+    let unknown = Run::start(config(Network::new(None, None).unwrap()));
+    eventually("refused", || refused.load(Ordering::Relaxed) > 0).await;
+    assert_eq!(stage.came(), 0);
+    unknown.end().await;
+
+    let named = config(Network::new(None, Some(&certificate)).unwrap());
+    let run = Run::start(VenueConfig { rest_url: format!("https://{address}"), ..named });
+    eventually("connected", || stage.came() == 1).await;
+    let id = stage.trade("AAA");
+    eventually("a trade", || run.trades("AAA") == [id]).await;
+    run.end().await;
 }

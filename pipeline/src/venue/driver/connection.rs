@@ -4,22 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt};
 use tapeline_schemas::Micros;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use yawc::close::CloseCode;
+use yawc::{Frame, OpCode, TcpWebSocket, WebSocketError};
 
 use super::backoff;
 use super::clock::{Clock, announced};
-use super::network::{Network, NetworkError, Socket};
+use super::network::{Network, NetworkError};
 use crate::venue::{ConnectionPlan, Keepalive};
 
-/// Largest message taken from a venue.
-const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Time for the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Reason with which a playback closes a connection at the end of its tape.
@@ -53,7 +50,7 @@ pub(super) enum Event {
 #[derive(Debug, Error)]
 enum ConnectionError {
     #[error("{0}")]
-    Socket(#[from] tokio_tungstenite::tungstenite::Error),
+    Socket(#[from] WebSocketError),
     #[error("{0}")]
     Network(#[from] NetworkError),
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
@@ -113,37 +110,40 @@ impl Link {
         // What was meant for the last session says nothing to this one.
         while self.outbox.try_recv().is_ok() {}
         for message in &self.plan.subscribe {
-            socket.send(Message::text(message.as_str())).await?;
+            socket.send(Frame::text(message.clone())).await?;
         }
         self.tell(Event::Opened { connection: self.number }).await?;
         let mut recorded = None;
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(self.keepalive.ping_every);
         loop {
-            let message = tokio::select! {
-                message = socket.next() => message,
+            let frame = tokio::select! {
+                frame = socket.next_frame() => frame?,
                 text = self.outbox.recv() => {
                     let Some(text) = text else {
                         // Nobody needs this connection any more.
-                        let _ = socket.close(None).await;
+                        let _ = socket.close().await;
                         return Err(ConnectionError::DriverEnded);
                     };
-                    socket.send(Message::text(text)).await?;
+                    socket.send(Frame::text(text)).await?;
                     continue;
                 }
                 _ = ping.tick() => {
                     if heard.elapsed() > self.keepalive.silence {
                         return Err(ConnectionError::Silent(self.keepalive.silence));
                     }
-                    socket.send(Message::Ping(Bytes::new())).await?;
+                    socket.send(Frame::ping(Bytes::new())).await?;
                     if let Some(text) = self.keepalive.text {
-                        socket.send(Message::text(text)).await?;
+                        socket.send(Frame::text(text)).await?;
                     }
                     continue;
                 }
             };
-            let closed = || ConnectionError::Closed("without a word".to_owned());
-            if !self.message(message.ok_or_else(closed)??, &mut recorded).await? {
+            if frame.opcode() == OpCode::Ping {
+                // The answers of a stream that never pauses would pile up.
+                let _ = socket.flush().now_or_never();
+            }
+            if !self.frame(frame, &mut recorded).await? {
                 return Ok(());
             }
             // After the core has taken it: where that had to wait, the venue was not silent.
@@ -152,30 +152,30 @@ impl Link {
         }
     }
 
-    /// Takes one message; false when the tape has ended.
-    async fn message(
+    /// Takes one frame; false when the tape has ended.
+    async fn frame(
         &self,
-        message: Message,
+        frame: Frame,
         recorded: &mut Option<Micros>,
     ) -> Result<bool, ConnectionError> {
         let connection = self.number;
-        let frame = match message {
-            Message::Text(text) => Bytes::from(text),
-            Message::Binary(bytes) => bytes,
-            Message::Ping(payload) => {
+        match frame.opcode() {
+            OpCode::Text | OpCode::Binary => {}
+            OpCode::Ping => {
                 // An announcement is no sign of life: its frame is about to follow.
-                if let Some(time) = announced(&payload) {
+                if let Some(time) = announced(frame.payload()) {
                     *recorded = Some(time);
                     return Ok(true);
                 }
                 return self.alive(*recorded).await;
             }
-            Message::Pong(_) => return self.alive(*recorded).await,
-            Message::Close(frame) => return self.closed(frame),
-            Message::Frame(_) => return Ok(true),
-        };
+            OpCode::Pong => return self.alive(*recorded).await,
+            OpCode::Close => return self.closed(&frame),
+            // The library puts the parts of a message together.
+            OpCode::Continuation => return Ok(true),
+        }
         let at = self.clock.receive_time(*recorded).ok_or(ConnectionError::NoTime)?;
-        self.tell(Event::Frame { connection, frame, at }).await?;
+        self.tell(Event::Frame { connection, frame: frame.into_payload(), at }).await?;
         Ok(true)
     }
 
@@ -186,26 +186,20 @@ impl Link {
         Ok(true)
     }
 
-    fn closed(&self, frame: Option<CloseFrame>) -> Result<bool, ConnectionError> {
-        match frame {
-            Some(frame)
-                if self.finite
-                    && frame.code == CloseCode::Normal
-                    && frame.reason.as_str() == END_OF_RECORDING =>
-            {
-                Ok(false)
-            }
-            Some(frame) => Err(ConnectionError::Closed(frame.to_string())),
+    fn closed(&self, frame: &Frame) -> Result<bool, ConnectionError> {
+        let reason = frame.close_reason()?.unwrap_or_default();
+        match frame.close_code() {
+            Some(CloseCode::Normal) if self.finite && reason == END_OF_RECORDING => Ok(false),
+            Some(code) => Err(ConnectionError::Closed(
+                format!("{reason} ({})", u16::from(code)).trim().to_owned(),
+            )),
             None => Err(ConnectionError::Closed("without a reason".to_owned())),
         }
     }
 
-    async fn open(&self) -> Result<Socket, ConnectionError> {
+    async fn open(&self) -> Result<TcpWebSocket, ConnectionError> {
         let url = format!("{}{}", self.base.trim_end_matches('/'), self.plan.path);
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.network.open(&url, config)).await;
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.network.open(&url)).await;
         Ok(opened.map_err(|_| ConnectionError::ConnectTimeout)??)
     }
 

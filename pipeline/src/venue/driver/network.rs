@@ -4,21 +4,21 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::Url;
+use yawc::{MaybeTlsStream, Options, TcpWebSocket, WebSocket, WebSocketError};
 
-/// A connection to a venue.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// Largest message taken from a venue, as it is on the wire and with its compression undone.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why there is no way to a venue.
 #[derive(Debug, Error)]
@@ -41,7 +41,13 @@ pub enum NetworkError {
     Refused(String),
     /// The connection or the handshake failed.
     #[error(transparent)]
-    Socket(#[from] tokio_tungstenite::tungstenite::Error),
+    Socket(#[from] WebSocketError),
+    /// The address leads nowhere.
+    #[error("{0}: {1}")]
+    Address(String, String),
+    /// No connection to the venue, or its certificate is not to be trusted.
+    #[error("no connection: {0}")]
+    Unreachable(#[from] std::io::Error),
 }
 
 /// How venues are reached. TLS is always verified, against the well-known certificates and those of `ca_file`.
@@ -49,6 +55,7 @@ pub enum NetworkError {
 pub struct Network {
     proxy: Option<Url>,
     tls: Arc<ClientConfig>,
+    compression: bool,
 }
 
 /// Without the proxy, whose URL may hold a password.
@@ -69,7 +76,13 @@ impl Network {
             add_certificates(&mut roots, file)?;
         }
         let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(Network { proxy, tls: Arc::new(tls) })
+        Ok(Network { proxy, tls: Arc::new(tls), compression: true })
+    }
+
+    /// The same way, with or without compression (permessage-deflate, RFC 7692) where a venue offers it.
+    #[must_use]
+    pub fn with_compression(self, compression: bool) -> Network {
+        Network { compression, ..self }
     }
 
     /// The same way for HTTP requests.
@@ -82,32 +95,46 @@ impl Network {
     }
 
     /// Opens a WebSocket.
-    pub(super) async fn open(
-        &self,
-        url: &str,
-        config: WebSocketConfig,
-    ) -> Result<Socket, NetworkError> {
-        let tls = Connector::Rustls(Arc::clone(&self.tls));
-        let (socket, _) = match &self.proxy {
-            None => {
-                tokio_tungstenite::connect_async_tls_with_config(url, Some(config), true, Some(tls))
-                    .await?
-            }
-            Some(proxy) => {
-                let stream = tunnel(proxy, url).await?;
-                // As without a proxy: what is sent waits for nothing.
-                stream.set_nodelay(true).map_err(refused)?;
-                tokio_tungstenite::client_async_tls_with_config(
-                    url,
-                    stream,
-                    Some(config),
-                    Some(tls),
-                )
-                .await?
-            }
+    pub(super) async fn open(&self, address: &str) -> Result<TcpWebSocket, NetworkError> {
+        let wrong = |reason: &str| NetworkError::Address(address.to_owned(), reason.to_owned());
+        let url = Url::parse(address).map_err(|error| wrong(&error.to_string()))?;
+        let host = url.host_str().ok_or_else(|| wrong("without a host"))?.to_owned();
+        let port = url.port_or_known_default().ok_or_else(|| wrong("without a port"))?;
+        let stream = match &self.proxy {
+            None => TcpStream::connect((bare(&host), port)).await?,
+            Some(proxy) => tunnel(proxy, &host, port).await?,
         };
-        Ok(socket)
+        // What is sent waits for nothing.
+        stream.set_nodelay(true)?;
+        let stream = match url.scheme() {
+            "ws" => MaybeTlsStream::Plain(stream),
+            "wss" => {
+                let name = ServerName::try_from(bare(&host).to_owned())
+                    .map_err(|error| wrong(&error.to_string()))?;
+                let connector = TlsConnector::from(Arc::clone(&self.tls));
+                MaybeTlsStream::Tls(connector.connect(name, stream).await?)
+            }
+            _ => return Err(wrong("neither ws:// nor wss://")),
+        };
+        Ok(WebSocket::handshake(url, stream, self.options()).await?)
     }
+
+    fn options(&self) -> Options {
+        // The library's limits are exclusive.
+        let limit = MAX_MESSAGE_BYTES + 1;
+        let options = Options::default().with_limits(limit, limit);
+        if self.compression {
+            // What a connector says is too short to gain by it.
+            options.with_low_latency_compression().with_compression_threshold(usize::MAX)
+        } else {
+            options
+        }
+    }
+}
+
+/// A host as resolvers and certificates have it: an IPv6 address without the brackets that it has in a URL.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn checked_proxy(text: &str) -> Result<Url, NetworkError> {
@@ -135,11 +162,8 @@ fn refused(error: impl fmt::Display) -> NetworkError {
     NetworkError::Refused(error.to_string())
 }
 
-/// A connection through the proxy to where `url` leads.
-async fn tunnel(proxy: &Url, url: &str) -> Result<TcpStream, NetworkError> {
-    let target = Url::parse(url).map_err(refused)?;
-    let host = target.host_str().ok_or_else(|| refused("no host"))?;
-    let port = target.port_or_known_default().unwrap_or(443);
+/// A connection through the proxy.
+async fn tunnel(proxy: &Url, host: &str, port: u16) -> Result<TcpStream, NetworkError> {
     let target: Uri = format!("https://{host}:{port}").parse().map_err(refused)?;
     let at = proxy.host_str().ok_or(NetworkError::Proxy)?;
     let is_http = proxy.scheme() == "http";

@@ -27,13 +27,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// For the server at `url`, which need not answer yet.
-    pub fn open(url: &str) -> Result<Shared, RedisError> {
+    /// For the server of `client`, which need not answer yet.
+    pub fn open(client: redis::Client) -> Result<Shared, RedisError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE))
             .set_number_of_retries(0);
-        let client = redis::Client::open(url)?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
         Ok(Shared { manager, absent: Arc::default() })
     }
