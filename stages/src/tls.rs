@@ -1,9 +1,12 @@
 //! What to do about a connection that TLS refused.
 
+use redis::{Client, ConnectionAddr, RedisError};
+
 /// Parts of the texts of rustls, sqlx, OpenSSL and librdkafka, and what to do about each.
-const ADVICE: [(&str, &str); 13] = [
+const ADVICE: [(&str, &str); 14] = [
     ("UnknownIssuer", UNTRUSTED),
     ("CaUsedAsEndEntity", UNTRUSTED),
+    ("certificate: Expired", EXPIRED),
     ("certificate expired", EXPIRED),
     ("certificate has expired", EXPIRED),
     ("not valid for name", OTHER_NAME),
@@ -18,7 +21,11 @@ const ADVICE: [(&str, &str); 13] = [
     ("corrupt message", PLAIN),
     ("SSL routines::", PLAIN),
     ("PLAINTEXT broker listener?", PLAIN),
-    ("SSL listener?", "it wants TLS: set security.protocol in kafka.properties to SASL_SSL or SSL"),
+    // Closed by the broker before a word of its own.
+    (
+        "in state APIVERSION_QUERY",
+        "it may want TLS: set security.protocol in kafka.properties to SASL_SSL or SSL",
+    ),
     ("SASL authentication error", "check sasl.username and sasl.password in kafka.properties"),
 ];
 
@@ -33,6 +40,19 @@ const PLAIN: &str = "it does not speak TLS there, and nothing is sent in plain t
 /// What to do about a refusal, by the error's text; none where TLS or login is not at fault.
 pub fn advice(error: &str) -> Option<&'static str> {
     ADVICE.iter().find(|(part, _)| error.contains(part)).map(|(_, advice)| *advice)
+}
+
+/// The text of Redis' refusal of a connection, with what to do about it.
+pub fn redis_refusal(client: &Client, error: &RedisError) -> String {
+    let is_tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+    if is_tls && error.is_timeout() {
+        // Redis without TLS takes the handshake for a command whose line has not ended yet.
+        return format!("{error}; if the server is up, {PLAIN}");
+    }
+    if !is_tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+        return format!("{error}; it may want TLS: then redis.url begins with rediss://");
+    }
+    advised(error.to_string())
 }
 
 /// The error with what to do about it.

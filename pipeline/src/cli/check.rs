@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use sqlx::Connection as _;
-use tapeline_stages::tls::advised;
+use tapeline_stages::tls::redis_refusal;
 
 use super::host::stopped_by_signal;
 use super::{CheckArgs, code};
@@ -79,7 +79,7 @@ async fn cache(config: &Config) -> Result<String> {
     let client = config.redis.client()?;
     let connecting = client.get_multiplexed_async_connection().await;
     let mut connection =
-        connecting.map_err(|error| anyhow::Error::msg(advised(error.to_string())))?;
+        connecting.map_err(|error| anyhow::Error::msg(redis_refusal(&client, &error)))?;
     let answer: String = redis::cmd("PING").query_async(&mut connection).await?;
     Ok(format!("answers {answer}"))
 }

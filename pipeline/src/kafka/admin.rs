@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings as ffi;
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
 use tapeline_schemas::{ALL_KINDS, Cleanup, Kind, KindSpec};
 use tapeline_stages::tls::advice;
@@ -24,6 +26,8 @@ pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 const KNOWN: Duration = Duration::from_secs(120);
 /// Pause between two looks whether they do.
 const KNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// librdkafka does not repeat itself before.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// Suffix of the topic of windows to be computed again.
 const DIRTY: &str = "candle.dirty";
 
@@ -39,6 +43,8 @@ pub struct TopicState {
 /// Questions about topics.
 pub struct Admin {
     client: AdminClient<DefaultClientContext>,
+    /// When a broker refused us last, and why.
+    refusal: Mutex<Option<(Instant, String)>>,
 }
 
 struct TopicPlan {
@@ -133,7 +139,7 @@ async fn create(
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
     let results = admin.client.create_topics(&topics, &options).await;
     let results = results
-        .map_err(|error| admin.refused().unwrap_or(error.into()))
+        .map_err(|error| admin.refused_lately().map_or(error.into(), Error::msg))
         .context("create topics")?;
     let mut created = Vec::new();
     for result in results {
@@ -168,13 +174,31 @@ pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
 impl Admin {
     /// Connects lazily.
     pub fn new(settings: &KafkaSettings) -> Result<Admin> {
-        Ok(Admin { client: settings.client().create().context("kafka admin client")? })
+        let mut config = settings.client();
+        // Says why a connection failed in notes of this level; they go no further than to us.
+        config.set_log_level(RDKafkaLogLevel::Info);
+        let client = config.create().context("kafka admin client")?;
+        Ok(Admin { client, refusal: Mutex::new(None) })
     }
 
     /// Why brokers have refused us since this was last asked, with what to do, if TLS or login is at fault.
-    fn refused(&self) -> Option<anyhow::Error> {
-        let advised = |error: &String| Some(anyhow!("kafka: {error}; {}", advice(error)?));
-        self.errors().iter().rev().find_map(advised)
+    fn refused(&self) -> Option<String> {
+        let advised = |error: &String| Some(format!("kafka: {error}; {}", advice(error)?));
+        let refused = self.errors().iter().rev().find_map(advised)?;
+        *self.refusal() = Some((Instant::now(), refused.clone()));
+        Some(refused)
+    }
+
+    /// Why brokers have refused us of late: the same refusal is not said again before [`SAID_AGAIN`].
+    fn refused_lately(&self) -> Option<String> {
+        drop(self.refused());
+        let refusal = self.refusal();
+        let lately = refusal.as_ref().filter(|(at, _)| at.elapsed() < SAID_AGAIN + ADMIN_TIMEOUT);
+        lately.map(|(_, why)| why.clone())
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the client has said since the last time of brokers that it cannot reach. An answer that does
@@ -190,10 +214,7 @@ impl Admin {
                 if event.is_null() {
                     break;
                 }
-                if ffi::rd_kafka_event_type(event) == ffi::RD_KAFKA_EVENT_ERROR {
-                    let text = CStr::from_ptr(ffi::rd_kafka_event_error_string(event));
-                    errors.push(text.to_string_lossy().into_owned());
-                }
+                errors.extend(failure(event));
                 ffi::rd_kafka_event_destroy(event);
             }
             ffi::rd_kafka_queue_destroy(queue);
@@ -230,16 +251,17 @@ impl Admin {
             ffi::rd_kafka_DescribeTopics(client, topics, std::ptr::null(), queue);
             let deadline = Instant::now() + ADMIN_TIMEOUT;
             let mut event: *mut ffi::rd_kafka_event_t = std::ptr::null_mut();
-            // A refusal that has passed says nothing of this question.
-            drop(self.errors());
+            // A refusal that has passed may say nothing of this question, if an answer comes.
+            drop(self.refused());
             let mut refused = None;
             while event.is_null() && refused.is_none() && Instant::now() < deadline {
                 event = ffi::rd_kafka_queue_poll(queue, KNOWN_PAUSE.as_millis() as i32);
                 refused = self.refused();
             }
             let states = if event.is_null() {
-                let late = || anyhow!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");
-                Err(refused.unwrap_or_else(late))
+                let late = || format!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");
+                let why = refused.or_else(|| self.refused_lately());
+                Err(Error::msg(why.unwrap_or_else(late)))
             } else {
                 let states = read_descriptions(event);
                 ffi::rd_kafka_event_destroy(event);
@@ -248,6 +270,27 @@ impl Admin {
             ffi::rd_kafka_TopicCollection_destroy(topics);
             ffi::rd_kafka_queue_destroy(queue);
             states
+        }
+    }
+}
+
+/// Why a connection failed, if that is what the event says: an error, or a note of the log's facility `FAIL`.
+///
+/// # Safety
+/// `event` must be a live event of librdkafka.
+unsafe fn failure(event: *mut ffi::rd_kafka_event_t) -> Option<String> {
+    // SAFETY: as the caller promises; the texts belong to the event and end with a zero.
+    unsafe {
+        let text = |pointer: *const c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+        match ffi::rd_kafka_event_type(event) {
+            ffi::RD_KAFKA_EVENT_ERROR => Some(text(ffi::rd_kafka_event_error_string(event))),
+            ffi::RD_KAFKA_EVENT_LOG => {
+                let (mut facility, mut note, mut level) = (std::ptr::null(), std::ptr::null(), 0);
+                let missing =
+                    ffi::rd_kafka_event_log(event, &mut facility, &mut note, &mut level) != 0;
+                (!missing && text(facility) == "FAIL").then(|| text(note))
+            }
+            _ => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::fields;
 use crate::cache::Value;
 use crate::flow::TopicPartition;
 use crate::sinks::TopicIdentity;
-use crate::tls::advised;
+use crate::tls::redis_refusal;
 
 const SCRIPT: &str = include_str!("replace.lua");
 /// Values in one round trip: bounds the memory of requests and answers (invariant 8).
@@ -79,8 +79,9 @@ impl Server {
             let sha: String = load.arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
             Ok((connection, info, sha))
         };
+        let connected = self.within(connecting).await;
         let (connection, info, sha) =
-            self.within(connecting).await.map_err(|error| advised(format!("redis: {error}")))?;
+            connected.map_err(|error| format!("redis: {}", redis_refusal(&self.client, &error)))?;
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
         let is_other = self.run_id.is_some() && self.run_id != run_id;
         self.run_id = run_id;
