@@ -3,6 +3,7 @@
 mod audit;
 mod backfill;
 mod backup;
+mod cache;
 mod check;
 mod compare;
 mod database;
@@ -51,8 +52,8 @@ pub enum Command {
     Validate(host::StageArgs),
     /// Store checked records in TimescaleDB.
     Store(host::StageArgs),
-    /// Keep Redis fresh.
-    Cache(host::StageArgs),
+    /// Keep Redis fresh; fill it again from the database.
+    Cache(cache::CacheArgs),
     /// Build candles from trades.
     Candles(host::StageArgs),
     /// Write market data to InfluxDB too, a second target beside the database.
@@ -217,6 +218,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             | Command::Lag(_)
             | Command::Replay(_)
             | Command::Backfill(_)
+            | Command::Cache(cache::CacheArgs { action: Some(_), .. })
     );
     if looked_at && config.log == LogConfig::default() {
         "warn".clone_into(&mut config.log.level); // its output is what people look at
@@ -225,7 +227,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Validate(args) => host::stages(config, vec![StageName::Validate], &args).await?,
         Command::Store(args) => host::stages(config, vec![StageName::Store], &args).await?,
-        Command::Cache(args) => host::stages(config, vec![StageName::Cache], &args).await?,
+        Command::Cache(args) => return cache::run(config, args).await,
         Command::Candles(args) => host::stages(config, vec![StageName::Candles], &args).await?,
         Command::Influx(args) => host::stages(config, vec![StageName::Influx], &args).await?,
         Command::Run { stages, args } => host::stages(config, stages, &args).await?,

@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod migrate;
 pub mod playback;
 pub mod quarantine;
+pub mod rebuild;
 pub mod record;
 pub mod registry;
 pub mod registry_client;

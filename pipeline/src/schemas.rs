@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use tapeline_schemas::ALL_KINDS;
 use tapeline_stages::flow::SchemaSource;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::kafka::SchemaIds;
@@ -89,5 +90,24 @@ impl SchemaSource for RegistrySchemas {
             }
         }
         Ok(schema)
+    }
+}
+
+/// Asks the registry from a thread that may block, for whoever reads topics by itself.
+pub(crate) struct Schemas {
+    registry: Option<RegistryClient>,
+    runtime: Handle,
+}
+
+impl Schemas {
+    /// Asks `registry`, which is needed only once a schema is; inside a runtime.
+    pub(crate) fn new(registry: Option<RegistryClient>) -> Schemas {
+        Schemas { registry, runtime: Handle::current() }
+    }
+
+    /// The schema with this id.
+    pub(crate) fn lookup(&self, id: u32) -> Result<Option<String>> {
+        let registry = self.registry.as_ref().context("registry.url is not set")?;
+        Ok(self.runtime.block_on(registry.lookup(id))?)
     }
 }

@@ -12,8 +12,8 @@ use tapeline_stages::flow::{Contract, In, Marker, Outcome, Record, Refusal, Stag
 use tapeline_stages::sinks::redis::shown;
 
 use super::Auditor;
-use super::log::Schemas;
 use super::report::Check;
+use crate::schemas::Schemas;
 use crate::wiring::CACHED_KINDS;
 
 /// Keys looked at in one round trip (invariant 8).

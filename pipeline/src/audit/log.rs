@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use tapeline_schemas::{Kind, headers};
 use tapeline_stages::candle::taken_before;
 use tapeline_stages::flow::{Contract, Record, Topic, TopicPartition};
-use tokio::runtime::Handle;
 
 use super::cache::Cached;
 use super::cut::{self, Cut};
@@ -17,7 +16,7 @@ use super::report::Check;
 use super::unsettled::Unsettled;
 use super::{Auditor, Subject};
 use crate::kafka::{OffsetRange, committed, dirty_topic, read_ranges};
-use crate::registry_client::RegistryClient;
+use crate::schemas::Schemas;
 
 /// Where groups stood before the snapshot, by topic and partition; 0 where they never committed.
 #[derive(Debug, Default)]
@@ -88,20 +87,6 @@ pub(super) struct Walked {
     pub(super) cached: Option<Cached>,
 }
 
-/// Asks the registry from a thread that may block.
-pub(super) struct Schemas {
-    registry: Option<RegistryClient>,
-    runtime: Handle,
-}
-
-impl Schemas {
-    /// The schema with this id.
-    pub(super) fn lookup(&self, id: u32) -> Result<Option<String>> {
-        let registry = self.registry.as_ref().context("registry.url is not set")?;
-        Ok(self.runtime.block_on(registry.lookup(id))?)
-    }
-}
-
 struct Walker<'w> {
     cut: &'w Cut,
     positions: &'w Positions,
@@ -127,7 +112,7 @@ pub(super) async fn walk(
     let marks = cut::marks(&auditor.config.kafka, others).await?;
     let (kafka, subjects) = (auditor.config.kafka.clone(), auditor.subjects.clone());
     let wants_candles = auditor.wants(Kind::Candle);
-    let schemas = Schemas { registry: auditor.registry.clone(), runtime: Handle::current() };
+    let schemas = Schemas::new(auditor.registry.clone());
     let ranges = move |topic: &Topic, from: &dyn Fn(i32) -> i64| {
         let range = |partition| {
             let (low, end) = marks[&(topic.name.clone(), partition)];

@@ -10,7 +10,7 @@ use tapeline_stages::candle::{Dirty, Lost, WindowOf};
 use tapeline_stages::decode::Decoders;
 use tapeline_stages::flow::{Record, Refusal};
 
-use super::log::Schemas;
+use crate::schemas::Schemas;
 
 /// Windows that are remembered (invariant 8). Beyond that many candles cannot be judged.
 const MOST_WINDOWS: usize = 2_000_000;

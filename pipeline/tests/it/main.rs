@@ -22,6 +22,7 @@ mod look;
 mod pooled;
 mod python;
 mod quarantine;
+mod rebuilt;
 #[path = "../shared/recorded.rs"]
 mod recorded;
 mod registry_down;

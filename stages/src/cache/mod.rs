@@ -1,6 +1,7 @@
 //! `cache`: the last value of each ticker, book and candle, for Redis (C4, R1).
 
 mod fold;
+pub mod stored;
 mod values;
 
 use tapeline_schemas::{Book, BookAction, Candle, Kind, Micros, Record as _, Ticker};

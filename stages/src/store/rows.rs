@@ -213,9 +213,23 @@ pub(super) fn put_origin(tuple: &mut Tuple<'_>, origin: Origin) {
     tuple.bigint(origin.offset);
 }
 
+/// The name of an event that its venue does not name.
+struct OwnId(Origin);
+
+impl std::fmt::Display for OwnId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.0.partition, self.0.offset)
+    }
+}
+
 fn put_event_id(tuple: &mut Tuple<'_>, id: Option<&str>, origin: Origin) {
     match id {
         Some(id) => tuple.text(id),
-        None => tuple.formatted(format_args!("{}-{}", origin.partition, origin.offset)),
+        None => tuple.formatted(format_args!("{}", OwnId(origin))),
     }
+}
+
+/// The venue's identity out of a stored one, of an event from this place.
+pub(crate) fn venue_id(stored: String, partition: i32, offset: i64) -> Option<String> {
+    (stored != OwnId(Origin { partition, offset }).to_string()).then_some(stored)
 }

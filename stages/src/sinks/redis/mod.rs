@@ -1,6 +1,7 @@
 //! Redis: the last value of each key, never an older one than was shown (invariant 6, R1).
 
 mod fields;
+mod rebuild;
 mod server;
 mod shown;
 
@@ -14,6 +15,7 @@ use crate::cache::{Folds, LastValues};
 use crate::failpoint;
 use crate::flow::{Resume, Sink, SinkError, Span, Start, TopicPartition};
 use crate::sinks::TopicIdentity;
+pub use rebuild::{Rebuilder, Rebuilt};
 use server::{Server, Write};
 pub use shown::{Shown, shown};
 

@@ -133,7 +133,9 @@ impl Server {
         self.run(&pipeline).await.map_err(|error| format!("redis: {error}"))
     }
 
-    pub(super) async fn write(&mut self, values: &[Write<'_>]) -> Result<(), String> {
+    /// How many of the values were written; of the others Redis holds as new a one or a newer.
+    pub(super) async fn write(&mut self, values: &[Write<'_>]) -> Result<u64, String> {
+        let mut all = 0;
         for some in values.chunks(PIPELINE_VALUES) {
             let mut answer = self.replace(some).await?;
             if answer.as_ref().is_err_and(is_script_missing) {
@@ -147,8 +149,9 @@ impl Server {
             metrics::counter!("tapeline_cache_values_total", "what" => "written")
                 .increment(written);
             metrics::counter!("tapeline_cache_values_total", "what" => "older").increment(kept);
+            all += written;
         }
-        Ok(())
+        Ok(all)
     }
 
     async fn replace(
