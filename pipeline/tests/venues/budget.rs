@@ -1,5 +1,6 @@
 //! The budget of requests (R1): shared through a real Redis, and kept without one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tapeline::venue::Budget;
@@ -40,6 +41,56 @@ async fn two_processes_take_from_one_budget_and_a_refusal_of_one_stops_both_r1()
     let key = format!("rate_limit:NOWHERE:shared.{}", std::process::id());
     let live: u64 = redis::cmd("PTTL").arg(&key).query_async(redis).await.unwrap();
     assert!((50_000..=61_000).contains(&live), "{live}");
+}
+
+#[tokio::test]
+async fn a_heavy_request_has_its_turn_before_light_ones_of_others_that_come_later_r1() {
+    let url = redis_url();
+    let (one, two) = (budget("heavy", Some(&url)), budget("heavy", Some(&url)));
+    one.take(5).await;
+    two.take(5).await;
+    let served = AtomicBool::new(false);
+    let heavy = async {
+        one.take(10).await;
+        served.store(true, Ordering::Relaxed);
+    };
+    let light = async {
+        let mut requests = 0;
+        while !served.load(Ordering::Relaxed) {
+            two.take(1).await;
+            requests += 1;
+        }
+        requests
+    };
+    let both = async { tokio::join!(heavy, light) };
+    let ((), requests) = tokio::time::timeout(REFILL * 100, both).await.expect("it is starved");
+    // One that asked before it, and one that waits behind it.
+    assert!(requests <= 3, "{requests} were served before it");
+}
+
+#[tokio::test]
+async fn a_refusal_stops_those_who_wait_already_and_one_who_gives_up_breaks_nothing_r1() {
+    let url = redis_url();
+    let (one, two) = (budget("moved", Some(&url)), budget("moved", Some(&url)));
+    let mut redis = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await;
+    let redis = redis.as_mut().unwrap();
+    let key = format!("rate_limit:NOWHERE:moved.{}", std::process::id());
+    let mut reserved =
+        async || -> String { redis::cmd("GET").arg(&key).query_async(redis).await.unwrap() };
+    one.take(10).await;
+    // What was reserved is lost, and nothing else.
+    assert!(tokio::time::timeout(REFILL, one.take(10)).await.is_err());
+    let before = reserved().await;
+    let waiting = tokio::spawn(async move {
+        one.take(1).await;
+        Instant::now()
+    });
+    let asks = async { while reserved().await == before {} };
+    tokio::time::timeout(REFILL * 100, asks).await.expect("it never asks");
+    let (refused, pause) = (Instant::now(), REFILL * 15);
+    two.pause(pause).await;
+    assert!(waiting.await.unwrap() > refused + pause, "its turn was before the refusal's end");
+    assert!(taken(&two, 1).await < REFILL * 10, "nobody waits for who gave up");
 }
 
 #[tokio::test]

@@ -7,38 +7,58 @@ use redis::Script;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::backoff;
 use super::shared::Shared;
 use crate::venue::Budget;
 
 /// Longest time that one refusal of a venue keeps everybody from asking: Binance's longest ban.
 const MAX_PAUSE: Duration = Duration::from_secs(3 * 86_400);
 
-/// The local budget: the moment at which it would be full again.
+/// A budget as the moment at which it would be full again: who takes of it reserves a turn, and comes before all that ask
+/// later.
 #[derive(Debug)]
 struct Bucket {
     full_at: Instant,
     capacity: Duration,
+    paused_until: Instant,
+    /// By how much pauses have moved all turns so far.
+    moved: Duration,
 }
 
 impl Bucket {
-    /// How long to wait before `want` may be taken.
-    fn wait(&self, want: Duration, now: Instant) -> Duration {
-        let after = self.full_at.max(now) + want;
-        after.saturating_duration_since(now).saturating_sub(self.capacity)
+    /// A full one.
+    fn new(budget: Budget) -> Bucket {
+        let (now, capacity) = (Instant::now(), budget.refill.saturating_mul(budget.burst.max(1)));
+        Bucket { full_at: now, capacity, paused_until: now, moved: Duration::ZERO }
     }
 
-    fn take(&mut self, want: Duration, now: Instant) {
-        self.full_at = self.full_at.max(now) + want;
+    /// Reserves a turn for `want`, not before `earliest`.
+    fn reserve(&mut self, want: Duration, earliest: Instant) -> Instant {
+        self.full_at = self.full_at.max(earliest) + want;
+        self.full_at.checked_sub(self.capacity).map_or(earliest, |turn| turn.max(earliest))
     }
 
+    /// Nobody has a turn before `pause` is over; of several at once the longest counts.
     fn pause(&mut self, pause: Duration, now: Instant) {
-        self.full_at = self.full_at.max(now + self.capacity + pause);
+        let paused_until = self.paused_until.max(now);
+        let by = (now + pause).saturating_duration_since(paused_until);
+        self.paused_until = paused_until + by;
+        self.moved += by;
+        self.full_at = (self.full_at.max(now) + by).max(self.paused_until + self.capacity);
     }
 }
 
+/// What the shared budget answers.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// Until the turn.
+    wait: Duration,
+    /// By how much pauses have moved all turns so far.
+    moved: Duration,
+}
+
 /// A venue's budget of requests (R1). Everybody who asks the venue, of any process, takes from
-/// `rate_limit:{exchange}:{endpoint}` in Redis; where that does not answer, from a budget of their own.
+/// `rate_limit:{exchange}:{endpoint}` in Redis; where that does not answer, from a budget of their own. A turn is reserved
+/// by asking, so that of all processes who asks first is served first, however heavy the request is.
 #[derive(Debug)]
 pub struct RequestBudget {
     venue: String,
@@ -47,7 +67,7 @@ pub struct RequestBudget {
     local: Mutex<Bucket>,
     shared: Option<Shared>,
     script: Script,
-    /// Who comes first is served first.
+    /// Of this process one holds a reservation at a time: what is asked for and given up again costs no more than that.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -58,35 +78,37 @@ impl RequestBudget {
         let endpoint = base.split_once("://").map_or(base, |(_, rest)| rest).trim_end_matches('/');
         // What stands before an `@` may be a password.
         let endpoint = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
-        let capacity = budget.refill.saturating_mul(budget.burst.max(1));
         RequestBudget {
             venue: venue.to_owned(),
             key: format!("rate_limit:{venue}:{endpoint}"),
             budget,
-            local: Mutex::new(Bucket { full_at: Instant::now(), capacity }),
+            local: Mutex::new(Bucket::new(budget)),
             shared,
             script: Script::new(include_str!("budget.lua")),
             turn: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// Waits until a request of this weight may be sent. One heavier than the whole budget takes all of it.
+    /// Waits until a request of this weight may be sent. One heavier than the whole budget takes all of it. Who gives
+    /// up waiting loses what it reserved: the budget is as if it had been used.
     pub async fn take(&self, weight: u32) {
         let weight = weight.clamp(1, self.budget.burst.max(1));
         let want = self.budget.refill.saturating_mul(weight);
         let _turn = self.turn.lock().await;
-        loop {
-            let mut wait = self.local().wait(want, Instant::now());
-            if wait.is_zero() {
-                wait = self.ask(micros(want)).await;
-            }
-            if wait.is_zero() {
-                self.local().take(want, Instant::now());
-                return;
-            }
-            // Those who wait together do not ask together.
-            let jitter = backoff::jitter(wait / 8 + Duration::from_millis(10));
-            tokio::time::sleep(wait.saturating_add(jitter)).await;
+        let shared = self.ask(micros(want)).await;
+        let earliest = Instant::now() + shared.map_or(Duration::ZERO, |turn| turn.wait);
+        let (reserved, own) = {
+            let mut local = self.local();
+            (local.reserve(want, earliest), local.moved)
+        };
+        let mut turn = reserved;
+        while Instant::now() < turn {
+            tokio::time::sleep_until(turn).await;
+            // A refusal that came meanwhile stops those who wait too.
+            let now = if shared.is_some() { self.ask(0).await } else { None };
+            let others = shared.zip(now).map(|(then, now)| now.moved.saturating_sub(then.moved));
+            let by = self.local().moved.saturating_sub(own).max(others.unwrap_or_default());
+            turn = reserved + by;
         }
     }
 
@@ -98,13 +120,13 @@ impl RequestBudget {
         self.ask(-micros(pause)).await;
     }
 
-    /// What the shared budget answers; without one, that there is nothing to wait for.
-    async fn ask(&self, want: i64) -> Duration {
-        let Some(shared) = &self.shared else { return Duration::ZERO };
+    /// What the shared budget answers; none without one. See `budget.lua` for what may be asked.
+    async fn ask(&self, want: i64) -> Option<Turn> {
+        let shared = self.shared.as_ref()?;
         let mut call = self.script.key(&self.key);
         call.arg(want).arg(micros(self.local().capacity));
-        let wait: Option<u64> = shared.call(&call).await;
-        wait.map_or(Duration::ZERO, Duration::from_micros)
+        let (wait, moved) = shared.call(&call).await?;
+        Some(Turn { wait: Duration::from_micros(wait), moved: Duration::from_micros(moved) })
     }
 
     fn local(&self) -> MutexGuard<'_, Bucket> {
@@ -120,16 +142,44 @@ fn micros(duration: Duration) -> i64 {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn three() -> (Bucket, Instant) {
+        let bucket = Bucket::new(Budget { burst: 3, refill: SECOND });
+        let now = bucket.full_at;
+        (bucket, now)
+    }
+
     #[test]
-    fn a_burst_is_free_the_rest_waits_for_its_weight_and_a_pause_stops_everything() {
-        let (second, now) = (Duration::from_secs(1), Instant::now());
-        let mut bucket = Bucket { full_at: now, capacity: 3 * second };
-        assert_eq!(bucket.wait(3 * second, now), Duration::ZERO);
-        bucket.take(3 * second, now);
-        assert_eq!(bucket.wait(second, now), second);
-        assert_eq!(bucket.wait(3 * second, now + second), 2 * second);
-        assert_eq!(bucket.wait(3 * second, now + 3 * second), Duration::ZERO);
-        bucket.pause(60 * second, now);
-        assert_eq!(bucket.wait(second, now), 61 * second);
+    fn a_burst_is_free_and_who_comes_later_has_a_later_turn_however_light() {
+        let (mut bucket, now) = three();
+        assert_eq!(bucket.reserve(3 * SECOND, now), now);
+        assert_eq!(bucket.reserve(3 * SECOND, now), now + 3 * SECOND);
+        assert_eq!(bucket.reserve(SECOND, now + SECOND), now + 4 * SECOND);
+        // Full again, and no more than full.
+        let later = now + 60 * SECOND;
+        assert_eq!(bucket.reserve(3 * SECOND, later), later);
+        assert_eq!(bucket.reserve(SECOND, later), later + SECOND);
+    }
+
+    #[test]
+    fn a_pause_moves_every_turn_and_of_several_the_longest_counts() {
+        let (mut bucket, now) = three();
+        assert_eq!(bucket.reserve(3 * SECOND, now), now);
+        assert_eq!(bucket.reserve(SECOND, now), now + SECOND);
+        bucket.pause(60 * SECOND, now);
+        bucket.pause(60 * SECOND, now);
+        bucket.pause(10 * SECOND, now);
+        assert_eq!(bucket.moved, 60 * SECOND, "who waits has the turn so much later");
+        assert_eq!(bucket.reserve(SECOND, now), now + 62 * SECOND);
+        bucket.pause(61 * SECOND, now);
+        assert_eq!(bucket.moved, 61 * SECOND);
+    }
+
+    #[test]
+    fn after_a_pause_there_is_no_burst() {
+        let (mut bucket, now) = three();
+        bucket.pause(60 * SECOND, now);
+        assert_eq!(bucket.reserve(SECOND, now), now + 61 * SECOND);
     }
 }
