@@ -1,7 +1,7 @@
 //! Two connectors of the same symbols (docs/adr/0009-two-connectors.md), with a real Redis between them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tapeline::venue::driver::{Lease, Shared, VenueConfig};
 use tapeline_schemas::{BookAction, GapState, Kind, Micros};
@@ -108,4 +108,51 @@ async fn a_connector_that_is_stopped_gives_its_lease_up_and_without_redis_all_pu
     eventually("c publishes", || !books(&third.seen(), BookAction::Snapshot).is_empty()).await;
     third.end().await;
     other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_processes_by_one_name_the_second_publishes_no_book_before_the_first_has_died() {
+    let stage = Stage::open(&["AAA"]).await;
+    let one = Run::start(twin(&stage, "a", "named"));
+    eventually("it holds the lease", || !books(&one.seen(), BookAction::Snapshot).is_empty()).await;
+    let namesake = Run::start(twin(&stage, "a", "named"));
+    eventually("both", || stage.connected().len() == 2).await;
+    let step = || {
+        stage.pass(SECOND);
+        let trade = stage.trade("AAA");
+        stage.change("AAA");
+        stage.pulse();
+        trade
+    };
+    let start = Instant::now();
+    eventually("more than a term", || {
+        step();
+        start.elapsed() > TERM * 2
+    })
+    .await;
+    let last = step();
+    eventually("its trades", || namesake.trades("AAA").last() == Some(&last)).await;
+    eventually("the first's book", || one.trades("AAA").last() == Some(&last)).await;
+    let seen = namesake.seen();
+    assert_eq!((books(&seen, BookAction::Snapshot).len(), deltas(&seen)), (0, 0));
+    assert!(deltas(&one.seen()) > 0);
+
+    // Killed, and started again by its name: whichever has the name next, it is one.
+    one.kill().await;
+    let back = Run::start(twin(&stage, "a", "named"));
+    eventually("a takeover", || {
+        step();
+        deltas(&namesake.seen()) + deltas(&back.seen()) > 2
+    })
+    .await;
+    let of = |run: &Run| deltas(&run.seen()) > 0;
+    assert!(of(&namesake) != of(&back), "one publishes books");
+    namesake.end().await;
+    back.end().await;
+
+    // All were stopped, not killed: within a term of a minute this would come too late for `eventually`.
+    let long = Lease { term: Duration::from_secs(60), ..twin(&stage, "a", "named").lease.unwrap() };
+    let next = Run::start(VenueConfig { lease: Some(long), ..twin(&stage, "a", "named") });
+    eventually("at once", || !books(&next.seen(), BookAction::Snapshot).is_empty()).await;
+    next.end().await;
 }

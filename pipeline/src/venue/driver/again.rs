@@ -171,7 +171,7 @@ async fn run<P: Publisher>(
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    let (_says, holding) = lease::start(None);
+    let (_says, holding) = lease::start(false);
     let (events, inbox) = mpsc::channel(EVENTS);
     let (_orders, orders) = mpsc::channel(1);
     let (clock, held) = (Arc::new(PlaybackClock), Held::new(holding));

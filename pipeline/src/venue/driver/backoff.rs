@@ -21,8 +21,13 @@ pub(crate) fn wait(failures: u32) -> Duration {
 /// Any duration below `most`.
 pub(super) fn jitter(most: Duration) -> Duration {
     let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX).max(1);
-    // The seed of a hash map is all the randomness that jitter needs.
-    Duration::from_micros(RandomState::new().hash_one(()) % micros)
+    Duration::from_micros(random() % micros)
+}
+
+/// Any number.
+pub(super) fn random() -> u64 {
+    // The seed of a hash map is all the randomness that is needed.
+    RandomState::new().hash_one(())
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub use shared::Shared;
 use self::core::Core;
 use self::held::Held;
 use self::keep::keep_table;
+use self::lease::Claim;
 use super::{
     Connector, DecodeError, PublishError, Publisher, Settings, StatsReport, SymbolTable,
     UnknownSymbol, VenueSpec, VenueStats, venue, venue_names,
@@ -225,22 +226,23 @@ pub async fn run_with<P: Publisher>(
     let (events, inbox) = mpsc::channel(EVENTS);
     info!(venue = spec.name, symbols = subscriptions.settings.symbols.len(), "connecting");
     let counts = Arc::clone(&stats);
-    let lease = config.lease.clone().zip(config.shared.clone());
-    let (says, holding) = lease::start(lease.as_ref().map(|(lease, _)| lease));
+    let claim = config.lease.clone().zip(config.shared.clone());
+    let claim = claim.map(|(lease, shared)| Claim::new(lease, shared));
+    let (says, holding) = lease::start(claim.is_some());
     let held = Held::new(holding);
     let mut core =
         Core::new(config, spec, subscriptions, publisher, clock, counts, events, rest, held);
     core.recorder = recorder;
     core.keep_settings();
-    if let Some((lease, shared)) = lease.clone() {
-        core.links.spawn(lease::hold(lease, shared, says));
+    if let Some(claim) = claim.clone() {
+        core.links.spawn(claim.hold(says));
     }
     // A publisher that never takes another record must not keep the process alive.
     let outcome = cancel.run_until_cancelled(core.run(inbox, orders)).await;
     // Dropping the set would end the tasks too, but at some later time.
     core.links.shutdown().await;
-    if let Some((lease, shared)) = &lease {
-        lease::release(lease, shared).await;
+    if let Some(claim) = &claim {
+        claim.release().await;
     }
     outcome.unwrap_or(Ok(()))?;
     Ok(stats.report())
