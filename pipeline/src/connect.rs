@@ -182,7 +182,7 @@ pub async fn run_with(
                 running.ended(context, &name).await?;
                 reports.insert(name, report);
             }
-            Some(change) = changes.recv() => running.change(context, change).await?,
+            Some(change) = changes.recv() => running.change(context, change).await,
         }
     }
     let listings =

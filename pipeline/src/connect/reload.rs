@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Live, left, named};
 use crate::config::Config;
@@ -74,32 +74,43 @@ impl Running {
         });
     }
 
-    /// A driver has ended; one that is configured again follows it.
+    /// A driver has ended; one that is configured again follows it. Where it cannot, the others go on: an error only
+    /// where there is none.
     pub(super) async fn ended(&mut self, context: &Context, name: &str) -> Result<()> {
         let handle = self.handles.remove(name);
-        let Some(venue) = self.waiting.remove(name).filter(|_| !self.stop.is_cancelled()) else {
+        let Some(mut venue) = self.waiting.remove(name).filter(|_| !self.stop.is_cancelled())
+        else {
             return Ok(());
         };
-        self.go_on(context, venue, handle.is_some_and(|handle| handle.config.finite)).await
-    }
-
-    /// Starts a driver where the log's cover of its venue ends.
-    async fn go_on(
-        &mut self,
-        context: &Context,
-        mut venue: VenueConfig,
-        finite: bool,
-    ) -> Result<()> {
-        // What the one before it said is to be found there.
-        self.publisher.raw.delivered().await.map_err(anyhow::Error::msg)?;
-        left::resume(context, &mut venue).await?;
-        venue.finite = finite;
-        self.start(venue, Arc::default());
+        venue.finite = handle.is_some_and(|handle| handle.config.finite);
+        match self.resume(context, &mut venue).await {
+            Ok(()) => self.start(venue, Arc::default()),
+            Err(error) if self.drivers.is_empty() => return Err(error.context(venue.venue)),
+            Err(error) => not_resumed(&venue, &error, "not connected again before the next reload"),
+        }
         Ok(())
     }
 
-    /// Brings what runs in line with `change`.
-    pub(super) async fn change(&mut self, context: &Context, change: Change) -> Result<()> {
+    /// Says in `venue` where the log's cover of it ends.
+    async fn resume(&self, context: &Context, venue: &mut VenueConfig) -> Result<()> {
+        // What the one before it said is to be found there.
+        self.publisher.raw.delivered().await.map_err(Error::msg)?;
+        left::resume(context, venue).await
+    }
+
+    /// Brings what runs in line with `change`; where it cannot be told from where a new venue goes on, nothing changes.
+    pub(super) async fn change(&mut self, context: &Context, mut change: Change) {
+        let finite = self.handles.values().any(|handle| handle.config.finite);
+        for (venue, _) in &mut change.venues {
+            if self.handles.contains_key(&venue.venue) {
+                continue;
+            }
+            venue.finite = finite;
+            if let Err(error) = self.resume(context, venue).await {
+                not_resumed(venue, &error, "configuration refused, the old one stays in force");
+                return;
+            }
+        }
         let kept = |name: &String| change.venues.iter().any(|(venue, _)| venue.venue == *name);
         for (name, handle) in self.handles.iter().filter(|(name, _)| !kept(name)) {
             info!(venue = name, "no longer configured, disconnecting");
@@ -108,8 +119,7 @@ impl Running {
         self.waiting.retain(|name, _| kept(name));
         for (venue, subscriptions) in change.venues {
             let Some(handle) = self.handles.get_mut(&venue.venue) else {
-                let finite = self.handles.values().any(|handle| handle.config.finite);
-                self.go_on(context, venue, finite).await?;
+                self.start(venue, Arc::default());
                 continue;
             };
             if handle.stop.is_cancelled() {
@@ -127,6 +137,10 @@ impl Running {
                 let _ = handle.orders.send(subscriptions).await;
             }
         }
-        Ok(())
     }
+}
+
+fn not_resumed(venue: &VenueConfig, error: &Error, then: &str) {
+    let (venue, error) = (venue.venue.as_str(), format!("{error:#}"));
+    error!(venue, error, "where the log's cover ends cannot be read; {then}");
 }

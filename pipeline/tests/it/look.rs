@@ -211,10 +211,21 @@ impl Seeded {
 
 /// Deletes a topic and makes it again.
 pub(crate) async fn recreate(pipeline: &mut Pipeline, topic: &str) {
-    let config = (*pipeline.context.config).clone();
-    let admin: AdminClient<DefaultClientContext> = config.kafka.client().create().expect("admin");
+    delete(pipeline, topic).await;
+    create_again(pipeline, topic).await;
+}
+
+/// Deletes a topic.
+pub(crate) async fn delete(pipeline: &Pipeline, topic: &str) {
+    let kafka = &pipeline.context.config.kafka;
+    let admin: AdminClient<DefaultClientContext> = kafka.client().create().expect("admin");
     let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
     deleted.expect("asked")[0].as_ref().expect("deleted");
+}
+
+/// Makes a topic that was deleted.
+pub(crate) async fn create_again(pipeline: &mut Pipeline, topic: &str) {
+    let config = (*pipeline.context.config).clone();
     // Kafka deletes in the background.
     eventually("the topic is there again", || async {
         let created = create_topics(&config.kafka).await;

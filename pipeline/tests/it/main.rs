@@ -26,6 +26,7 @@ mod rebuilt;
 #[path = "../shared/recorded.rs"]
 mod recorded;
 mod registry_down;
+mod reload;
 mod replay;
 mod replayed;
 mod retention;
