@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tapeline_schemas::{Control, Kind};
+use tapeline_schemas::{Control, GapChange, Kind};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ const MIB: u64 = 1024 * 1024;
 /// Publishes into the raw topics, and keeps what venues list in the database, beside it.
 struct Live {
     raw: RawPublisher,
-    database: String,
+    context: Context,
     listings: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -57,8 +57,19 @@ impl Publisher for Live {
         self.raw.delivered().await.map_err(PublishError)
     }
 
+    async fn left_open(
+        &self,
+        venue: &'static str,
+        settings: &Settings,
+    ) -> Result<Vec<GapChange>, PublishError> {
+        // What this process said of its own holes is to be found there.
+        self.delivered().await?;
+        let holes = left::open_holes(&self.context, venue, settings).await;
+        holes.map_err(|error| PublishError(format!("{error:#}")))
+    }
+
     fn listed(&self, venue: &'static str, table: SymbolTable) {
-        let url = self.database.clone();
+        let url = self.context.config.database.url.clone();
         let listing = tokio::spawn(async move {
             let stored = instruments::store(&url, venue, &table);
             match tokio::time::timeout(instruments::PATIENCE, stored).await {
@@ -166,7 +177,7 @@ pub async fn run_with(
 ) -> Result<BTreeMap<String, StatsReport>> {
     let publisher = Arc::new(Live {
         raw: context.publisher()?.signed(&context.config.connect.instance),
-        database: context.config.database.url.clone(),
+        context: context.clone(),
         listings: Mutex::default(),
     });
     let mut running = Running::new(Arc::clone(&publisher), clock, stop);

@@ -32,7 +32,7 @@ pub async fn again(
     ensure!(!names.is_empty(), "no raw frames of a known venue in {}", dir.display());
     let publisher = Arc::new(Live {
         raw: context.publisher()?.signed(WRITER),
-        database: context.config.database.url.clone(),
+        context: context.clone(),
         listings: Mutex::default(),
     });
     let mut reports = BTreeMap::new();

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::gaps::{Wanted, list};
 use crate::kafka::{last_covered, last_gaps};
+use crate::venue::Settings;
 use crate::venue::driver::VenueConfig;
 use crate::wiring::Context;
 
@@ -21,42 +22,52 @@ const WITHOUT_STORE: i64 = 20_000;
 
 /// Says in `venue` where a connector goes on: it opens its holes where the log's cover ends, and ends those that are open.
 pub(super) async fn resume(context: &Context, venue: &mut VenueConfig) -> Result<()> {
-    let asked = tokio::time::timeout(PATIENCE, stored(context, venue)).await;
-    let stored = match asked.context("no answer in time").flatten() {
-        Ok(holes) => Some(holes),
-        Err(error) => {
-            let (venue, error) = (venue.venue.as_str(), format!("{error:#}"));
-            warn!(venue, error, "only the log's tail tells which holes are open");
-            None
-        }
-    };
-    let records = if stored.is_some() { BEHIND_STORE } else { WITHOUT_STORE };
+    venue.left_open = open_holes(context, &venue.venue, &venue.settings).await?;
     let (kafka, name) = (context.config.kafka.clone(), venue.venue.clone());
-    let (channels, symbols) = (venue.settings.channels.clone(), venue.settings.symbols.clone());
+    let channels = venue.settings.channels.clone();
     let writer = context.config.connect.instance.clone();
-    let mut topics = context.raw_topics()?;
-    topics.retain(|topic| channels.contains(&topic.kind));
-    let (covered, told) = tokio::task::spawn_blocking(move || {
-        let covered = last_covered(&kafka, &name, &channels, &writer)?;
-        anyhow::Ok((covered, last_gaps(&kafka, &name, &topics, &symbols, records)?))
-    })
-    .await??;
-    venue.resume_from = covered;
-    venue.left_open = open(stored.unwrap_or_default(), told);
+    let covered =
+        tokio::task::spawn_blocking(move || last_covered(&kafka, &name, &channels, &writer));
+    venue.resume_from = covered.await??;
     if !venue.left_open.is_empty() {
         info!(venue = venue.venue, holes = venue.left_open.len(), "holes were left open");
     }
     Ok(())
 }
 
+/// The holes of what `settings` name that are open, as the store knows it and the log's tail tells.
+pub(super) async fn open_holes(
+    context: &Context,
+    venue: &str,
+    settings: &Settings,
+) -> Result<Vec<GapChange>> {
+    let asked = tokio::time::timeout(PATIENCE, stored(context, venue, settings)).await;
+    let stored = match asked.context("no answer in time").flatten() {
+        Ok(holes) => Some(holes),
+        Err(error) => {
+            let error = format!("{error:#}");
+            warn!(venue, error, "only the log's tail tells which holes are open");
+            None
+        }
+    };
+    let records = if stored.is_some() { BEHIND_STORE } else { WITHOUT_STORE };
+    let (kafka, venue) = (context.config.kafka.clone(), venue.to_owned());
+    let symbols = settings.symbols.clone();
+    let mut topics = context.raw_topics()?;
+    topics.retain(|topic| settings.channels.contains(&topic.kind));
+    let told =
+        tokio::task::spawn_blocking(move || last_gaps(&kafka, &venue, &topics, &symbols, records));
+    Ok(open(stored.unwrap_or_default(), told.await??))
+}
+
 /// The holes that are open as the store knows it.
-async fn stored(context: &Context, venue: &VenueConfig) -> Result<Vec<GapChange>> {
+async fn stored(context: &Context, venue: &str, settings: &Settings) -> Result<Vec<GapChange>> {
     let mut database = crate::migrate::connect(&context.config.database.url).await?;
     let wanted = Wanted {
         open: true,
-        venue: Some(venue.venue.clone()),
-        symbols: venue.settings.symbols.clone(),
-        channels: venue.settings.channels.iter().map(|kind| kind.name().to_owned()).collect(),
+        venue: Some(venue.to_owned()),
+        symbols: settings.symbols.clone(),
+        channels: settings.channels.iter().map(|kind| kind.name().to_owned()).collect(),
     };
     let mut holes = list(&mut database, &wanted).await?;
     holes.retain(|hole| hole.state == GapState::Opened.name());

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tapeline_schemas::{Control, Kind, Micros};
+use tapeline_schemas::{Control, GapChange, Kind, Micros};
 use thiserror::Error;
 
 pub mod binance;
@@ -81,6 +81,17 @@ pub trait Publisher: Send + Sync + 'static {
     /// Waits until everything taken so far is safe.
     fn delivered(&self) -> impl Future<Output = Result<(), PublishError>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// The holes of what `settings` name that are open, as everything says that was published so far, by whomever. A
+    /// connector that goes on in another's place asks: that one may never end them.
+    fn left_open(
+        &self,
+        venue: &'static str,
+        settings: &Settings,
+    ) -> impl Future<Output = Result<Vec<GapChange>, PublishError>> + Send {
+        let _ = (venue, settings);
+        std::future::ready(Ok(Vec::new()))
     }
 
     /// Takes what a venue lists, at a driver's start; must not make it wait.

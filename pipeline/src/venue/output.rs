@@ -155,6 +155,15 @@ impl Output {
         }
     }
 
+    /// Ends a hole that nobody else will end, by start and cause: at once if the feed is whole, else when it is.
+    pub(super) fn end_left(&mut self, feed: &Feed, (from, cause): (Micros, String), at: Micros) {
+        if self.progress(feed).is_none() {
+            self.take_up(feed, vec![(from, cause)]);
+        } else {
+            self.gap(feed.0, &feed.1, GapState::Ended, from, Some(at.max(from)), &cause);
+        }
+    }
+
     /// Ends the open holes of all feeds but those that somebody `has`, who ends them himself.
     pub(super) fn end_gaps(&mut self, at: Micros, has: impl Fn(&Feed) -> bool) {
         for (feed, open) in std::mem::take(&mut self.gaps) {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tapeline::playback::Recording;
-use tapeline::venue::{Body, Outgoing, PublishError, Publisher, StatsReport};
+use tapeline::venue::{Body, Outgoing, PublishError, Publisher, Settings, StatsReport};
 use tapeline_schemas::{
-    Book, BookAction, Candle, Control, Kind, OptionData, Record, Ticker, Trade,
+    Book, BookAction, Candle, Control, GapChange, GapState, Kind, OptionData, Record, Ticker, Trade,
 };
 
 pub(crate) const VENUES: [&str; 7] =
@@ -137,6 +137,25 @@ impl Publisher for Collector {
     async fn broadcast(&self, kind: Kind, control: Control) -> Result<(), PublishError> {
         self.0.lock().unwrap().push(Published::Broadcast(kind, control));
         Ok(())
+    }
+
+    async fn left_open(
+        &self,
+        venue: &'static str,
+        settings: &Settings,
+    ) -> Result<Vec<GapChange>, PublishError> {
+        let mut open: Vec<GapChange> = Vec::new();
+        for published in self.take() {
+            let Published::Control(kind, Control::Gap(gap)) = published else { continue };
+            open.retain(|of| {
+                (&of.channel, &of.symbol, of.from) != (&gap.channel, &gap.symbol, gap.from)
+            });
+            let is_wanted = gap.venue == venue && settings.channels.contains(&kind);
+            if is_wanted && gap.state == GapState::Opened {
+                open.push(gap);
+            }
+        }
+        Ok(open)
     }
 }
 

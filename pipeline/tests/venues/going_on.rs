@@ -27,7 +27,11 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn start(config: VenueConfig) -> Run {
-        let published = Collector::default();
+        Run::start_on(config, Collector::default())
+    }
+
+    /// Publishes into a log that others may share.
+    pub(crate) fn start_on(config: VenueConfig, published: Collector) -> Run {
         let (orders, inbox) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let (publisher, cancel) = (Arc::new(published.clone()), stop.clone());

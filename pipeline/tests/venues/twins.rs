@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tapeline::venue::driver::{Lease, Shared, VenueConfig};
-use tapeline_schemas::{BookAction, GapState, Kind, Micros};
+use tapeline::venue::{Body, Outgoing};
+use tapeline_schemas::{BookAction, Control, GapChange, GapState, Kind, Micros};
 
-use crate::common::{Published, books};
+use crate::common::{Collector, Published, books};
 use crate::going_on::{Run, SECOND, assert_book_chain, gaps, trades};
 use crate::stage::{Stage, eventually};
 
@@ -88,6 +89,51 @@ async fn killing_either_of_two_connectors_loses_no_trade_and_books_come_from_one
     union.dedup();
     assert_eq!(union, sent);
     back.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_the_lease_ends_the_holes_that_a_killed_holder_left_open() {
+    let stage = Stage::open(&["AAA"]).await;
+    let log = Collector::default();
+    let one = Run::start_on(twin(&stage, "a", "left"), log.clone());
+    eventually("a holds the lease", || !books(&log.take(), BookAction::Snapshot).is_empty()).await;
+    let other = Run::start_on(twin(&stage, "b", "left"), log.clone());
+    eventually("both", || stage.connected().len() == 2).await;
+    stage.pass(SECOND);
+    // The holder's last words: a hole of its book, and one of its trades, which the lease is not about.
+    for kind in KINDS {
+        let hole = GapChange {
+            venue: "BINANCE".to_owned(),
+            symbol: "AAA-USDT".to_owned(),
+            channel: kind.name().to_owned(),
+            state: GapState::Opened,
+            from: Micros(stage.now()),
+            to: None,
+            cause: "sequence".to_owned(),
+            filled_by: None,
+        };
+        let body = Body::Control(Control::Gap(hole));
+        log.put(Outgoing { kind, key: "BINANCE:AAA-USDT".to_owned(), body });
+    }
+    one.kill().await;
+    let left = || {
+        let mut left = gaps(&log.take());
+        left.retain(|gap| gap.cause == "sequence");
+        left
+    };
+    eventually("its end", || {
+        stage.pass(SECOND);
+        stage.change("AAA");
+        stage.pulse();
+        left().len() > KINDS.len()
+    })
+    .await;
+    other.end().await;
+    let left = left();
+    let states: Vec<_> = left.iter().map(|gap| (gap.channel.as_str(), gap.state)).collect();
+    let (opened, ended) = (GapState::Opened, GapState::Ended);
+    assert_eq!(states, [("trade", opened), ("book", opened), ("book", ended)]);
+    assert!(left[2].to.is_some_and(|to| to > left[2].from), "{:?}", left[2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

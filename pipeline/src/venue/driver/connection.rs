@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
-use tapeline_schemas::Micros;
+use tapeline_schemas::{GapChange, Micros};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -39,6 +39,8 @@ pub(super) enum Event {
     Recorded(super::again::Recorded),
     /// What other connectors of the same symbols have published: their names and words.
     Twins { others: Vec<(String, String)> },
+    /// The holes that the log tells are open, read at the takeover of this number.
+    Left { number: u64, holes: Vec<GapChange> },
     /// A snapshot, or why there is none.
     Snapshot {
         symbol: String,

@@ -163,6 +163,7 @@ impl<P: Publisher> Core<P> {
             }
             Event::Ended { connection } => self.tell(connection, Unit::ended),
             Event::Twins { others } => self.heed_twins(&others),
+            Event::Left { number, holes } => self.end_left(number, holes),
             Event::Snapshot { symbol, generation, answer } => {
                 self.snapshot(symbol, generation, answer);
             }

@@ -1,14 +1,38 @@
 //! What a driver does with the lease: publishes what comes from its holder alone, and begins and ceases to.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use tapeline_schemas::{Control, GapState, Kind, Micros};
+use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros};
 use tokio::sync::watch;
-use tracing::info;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
 
+use super::backoff;
+use super::connection::Event;
 use super::core::Core;
 use super::lease::{Holding, is_held};
+use super::unit::Unit;
 use crate::venue::{Body, Outgoing, Publisher};
+
+/// A hole by kind, key and start.
+type Hole = (Kind, String, Micros);
+
+/// The log is read for holes that whoever held the lease before left open.
+struct Reading {
+    /// Of which takeover.
+    number: u64,
+    task: AbortHandle,
+    /// What has ended since it began, of which it may not tell yet.
+    ended: HashSet<Hole>,
+}
+
+/// Who lost the lease again ends nothing.
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// Where a driver stands with its lease.
 pub(super) struct Held {
@@ -22,14 +46,15 @@ pub(super) struct Held {
     /// The last events that were kept back, one of each feed.
     latest: HashMap<(Kind, String), Outgoing>,
     /// Holes of which the log knows.
-    announced: HashSet<(Kind, String, Micros)>,
+    announced: HashSet<Hole>,
+    reading: Option<Reading>,
 }
 
 impl Held {
     pub(super) fn new(holding: watch::Receiver<Holding>) -> Held {
         let publishes = holding.borrow().holds();
         let (latest, announced) = Default::default();
-        Held { holding, publishes, heard: None, other_at: None, latest, announced }
+        Held { holding, publishes, heard: None, other_at: None, latest, announced, reading: None }
     }
 
     /// Whether this process may speak for all.
@@ -41,6 +66,15 @@ impl Held {
     pub(super) fn knows(&mut self, kind: Kind, key: &str, holes: &[(Micros, String)]) {
         let known = holes.iter().map(|(from, _)| (kind, key.to_owned(), *from));
         self.announced.extend(known);
+    }
+
+    /// A hole has ended; answers whether the log knows of it.
+    fn ended(&mut self, hole: Hole) -> bool {
+        let is_known = self.announced.remove(&hole);
+        if let Some(reading) = self.reading.as_mut().filter(|_| is_known) {
+            reading.ended.insert(hole);
+        }
+        is_known
     }
 
     /// Whether a record is to be published; what is kept back is remembered for a takeover.
@@ -63,7 +97,7 @@ impl Held {
                 return match gap.state {
                     GapState::Opened if speaks => self.announced.insert(hole),
                     GapState::Opened => false,
-                    _ => self.announced.remove(&hole),
+                    _ => self.ended(hole),
                 };
             }
             Body::Control(_) => {}
@@ -90,29 +124,26 @@ impl<P: Publisher> Core<P> {
         }
         self.held.publishes = holding.holds();
         if !self.held.publishes {
+            self.held.reading = None;
             info!(venue = self.spec.name, "another publishes tickers and books now");
             return;
         }
         info!(venue = self.spec.name, token = holding.token, "publishing tickers and books");
         let from = self.held.other_at.take();
         self.begin(from, now);
+        self.read_left(holding.polls);
     }
 
     /// States everything as it is here; what may be missing before it, since `from`, is a recorded hole. Where no other
     /// was seen to hold it, nothing is known since the log's cover ended.
     fn begin(&mut self, from: Option<Micros>, now: Micros) {
         let mut latest = std::mem::take(&mut self.held.latest);
-        let others = self.held.heard.is_some_and(|(holding, _)| holding.others_renewed > 0);
         for unit in self.units.iter_mut().filter(|unit| unit.takes.is_none()) {
             let feeds: Vec<_> = unit.feeds().map(|(n, feed)| (n, feed.clone())).collect();
             for (connection, feed) in feeds.into_iter().filter(|(_, feed)| is_held(feed.0)) {
                 let (kind, symbol) = &feed;
                 let from = from.or_else(|| self.config.resume_from.get(kind).copied());
-                // Where another held it since, what was left is his.
-                let left = if others { Vec::new() } else { self.config.left_of(&feed) };
                 let key = format!("{}:{symbol}", self.spec.name);
-                self.held.knows(*kind, &key, &left);
-                unit.out.take_up(&feed, left);
                 unit.out.open_again(&feed);
                 if let Some(from) = from {
                     unit.out.open_gap(*kind, symbol, from, "takeover");
@@ -129,7 +160,66 @@ impl<P: Publisher> Core<P> {
                 }
             }
         }
-        self.config.left_open.clear();
         self.config.resume_from.clear();
+    }
+
+    /// Reads from the log which holes are open: whoever opened them may be gone without a word. What has been published
+    /// meanwhile goes on.
+    fn read_left(&mut self, number: u64) {
+        let mut settings = self.config.settings.clone();
+        settings.channels.retain(|kind| is_held(*kind));
+        if settings.channels.is_empty() {
+            return;
+        }
+        let (publisher, events) = (Arc::clone(&self.publisher), self.events.clone());
+        let venue = self.spec.name;
+        let task = self.links.spawn(async move {
+            let mut failures = 0;
+            let holes = loop {
+                match publisher.left_open(venue, &settings).await {
+                    Ok(holes) => break holes,
+                    Err(error) => warn!(venue, %error, "cannot read which holes were left open"),
+                }
+                failures += 1;
+                tokio::time::sleep(backoff::wait(failures)).await;
+            };
+            // The driver may have ended meanwhile.
+            let _ = events.send(Event::Left { number, holes }).await;
+        });
+        self.held.reading = Some(Reading { number, task, ended: HashSet::new() });
+    }
+
+    /// Ends the holes that were left open: now where the feed is whole, else once it is.
+    pub(super) fn end_left(&mut self, number: u64, holes: Vec<GapChange>) {
+        let Some(reading) = self.held.reading.take_if(|reading| reading.number == number) else {
+            return;
+        };
+        let mut ends = 0;
+        for gap in holes {
+            let Some(kind) = Kind::from_name(&gap.channel).filter(|kind| is_held(*kind)) else {
+                continue;
+            };
+            let key = format!("{}:{}", self.spec.name, gap.symbol);
+            let hole = (kind, key, gap.from);
+            let is_own = self.held.announced.contains(&hole) || reading.ended.contains(&hole);
+            let feed = (kind, gap.symbol);
+            let Some(index) = self.serving(&feed).filter(|_| !is_own) else { continue };
+            self.held.announced.insert(hole);
+            ends += 1;
+            let unit = &mut self.units[index];
+            unit.out.end_left(&feed, (gap.from, gap.cause), unit.now);
+        }
+        if ends > 0 {
+            info!(venue = self.spec.name, holes = ends, "holes were left open by another");
+        }
+    }
+
+    /// The unit whose records of a feed are published.
+    fn serving(&self, feed: &(Kind, String)) -> Option<usize> {
+        let has = |unit: &Unit| unit.feeds().any(|(_, of)| of == feed);
+        let takes = |unit: &Unit| unit.takes.as_ref().map(|takes| takes.taken.contains(feed));
+        let successor = self.units.iter().position(|unit| takes(unit) == Some(true));
+        let alone = |unit: &Unit| takes(unit).is_none() && has(unit);
+        successor.or_else(|| self.units.iter().position(alone))
     }
 }

@@ -23,7 +23,7 @@ impl<P: Publisher> Core<P> {
         for unit in &mut self.units {
             for feed in unit.plans.iter().flat_map(|plan| &plan.feeds) {
                 let (kind, symbol) = feed;
-                // Of what comes from the holder of a lease alone, others' are his.
+                // What comes from the holder of a lease alone is ended by him: he reads it when he takes the lease.
                 let shares = self.config.lease.is_some() && is_held(*kind);
                 let left = if shares { Vec::new() } else { self.config.left_of(feed) };
                 let oldest = left.iter().map(|(from, _)| *from).min();
