@@ -335,6 +335,8 @@ impl Connector for Binance {
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(60),
             text: None,
+            // Five messages a second, among which a ping and a pong may be.
+            pace: Some(Budget { burst: 1, refill: Duration::from_millis(400) }),
         }
     }
 

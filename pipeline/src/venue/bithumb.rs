@@ -348,6 +348,7 @@ impl Connector for Bithumb {
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(90),
             text: None,
+            pace: None,
         }
     }
 

@@ -341,6 +341,7 @@ impl Connector for Coinbase {
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(60),
             text: None,
+            pace: None,
         }
     }
 

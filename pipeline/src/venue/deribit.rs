@@ -378,6 +378,8 @@ impl Connector for Deribit {
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(60),
             text: Some(TEST),
+            // Ten subscriptions or their ends at once, then 3.3 a second.
+            pace: Some(Budget { burst: 8, refill: Duration::from_millis(350) }),
         }
     }
 

@@ -389,6 +389,7 @@ impl Connector for Kraken {
             ping_every: Duration::from_secs(10),
             silence: Duration::from_secs(30),
             text: None,
+            pace: None,
         }
     }
 

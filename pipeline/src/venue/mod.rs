@@ -150,7 +150,7 @@ pub struct ConnectionPlan {
     pub confirmation: Confirmation,
 }
 
-/// When a connection is pinged and when it is given up.
+/// When a connection is pinged, when it is given up, and how often the venue lets it be spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// Time between two pings.
@@ -159,6 +159,8 @@ pub struct Keepalive {
     pub silence: Duration,
     /// What is sent with each ping, where the venue wants to hear it in words.
     pub text: Option<&'static str>,
+    /// Most messages on one connection, pings aside, where the venue documents a limit.
+    pub pace: Option<Budget>,
 }
 
 /// How much a venue may be asked by REST, in units of its requests' weights.

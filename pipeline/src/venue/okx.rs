@@ -363,6 +363,8 @@ impl Connector for Okx {
             ping_every: Duration::from_secs(20),
             silence: Duration::from_secs(50),
             text: Some("ping"),
+            // 480 subscriptions and their ends an hour.
+            pace: Some(Budget { burst: 240, refill: Duration::from_secs(15) }),
         }
     }
 

@@ -327,6 +327,8 @@ impl Connector for Upbit {
             ping_every: Duration::from_secs(30),
             silence: Duration::from_secs(90),
             text: None,
+            // Five messages a second, a hundred a minute.
+            pace: Some(Budget { burst: 1, refill: Duration::from_millis(650) }),
         }
     }
 

@@ -168,6 +168,38 @@ async fn a_feed_that_falls_silent_alone_is_a_stale_gap_and_starts_anew_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_feeds_that_start_anew_keep_the_venues_pace_and_the_connection_is_read_meanwhile() {
+    let bases = ["AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG", "HHH"];
+    let stage = Stage::open(&bases).await;
+    let config = stage.config(&bases, &[Kind::Trade]);
+    let run = Run::start(VenueConfig { stale_after_micros: Some(SECOND), ..config });
+    eventually("connected", || stage.came() == 1).await;
+    for _ in 0..40 {
+        stage.pass(SECOND / 2);
+        bases.iter().for_each(|base| _ = stage.trade(base));
+        stage.pulse();
+    }
+    eventually("40 trades", || run.trades("HHH").len() == 40).await;
+    for _ in 0..5 {
+        stage.pass(SECOND / 2);
+        stage.trade("AAA");
+        stage.pulse();
+    }
+    // Each of the others is unsubscribed from and subscribed to.
+    let all = 2 * (bases.len() - 1);
+    eventually("the first", || !stage.heard().is_empty()).await;
+    let trade = stage.trade("AAA");
+    eventually("a trade", || run.trades("AAA").last() == Some(&trade)).await;
+    assert!(stage.heard().len() < all, "it was read before all was sent");
+    eventually("all", || stage.heard().len() == all).await;
+    // Binance takes five a second.
+    let second = Duration::from_secs(1);
+    assert!(stage.heard_at().windows(6).all(|six| six[5] - six[0] > second));
+    assert_eq!(stage.came(), 1, "the connection stays");
+    run.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_change_at_run_time_and_what_stays_goes_on() {
     let stage = Stage::open(&["AAA", "BBB", "CCC"]).await;
     let kinds = [Kind::Trade, Kind::Book];

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -28,7 +28,7 @@ struct Told {
     now: i64,
     symbols: Vec<String>,
     clients: Vec<Option<Client>>,
-    heard: Vec<String>,
+    heard: Vec<(Instant, String)>,
     updates: i64,
     /// The last trade of each symbol: the venue numbers them one by one.
     trades: HashMap<String, i64>,
@@ -111,7 +111,12 @@ impl Stage {
 
     /// What clients asked for on their connections.
     pub(crate) fn heard(&self) -> Vec<String> {
-        self.told().heard.clone()
+        self.told().heard.iter().map(|(_, text)| text.clone()).collect()
+    }
+
+    /// When they asked for it.
+    pub(crate) fn heard_at(&self) -> Vec<Instant> {
+        self.told().heard.iter().map(|(at, _)| *at).collect()
     }
 
     fn say(&self, stream: Option<&str>, message: impl Fn() -> Message) {
@@ -219,7 +224,7 @@ async fn serve(stage: Stage, streams: HashSet<String>, socket: WebSocket) {
             message = incoming.next() => match message {
                 Some(Ok(Message::Text(text))) => {
                     let request: Value = serde_json::from_str(&text).unwrap();
-                    stage.told().heard.push(text.to_string());
+                    stage.told().heard.push((Instant::now(), text.to_string()));
                     let answer = json!({"result": null, "id": request["id"]}).to_string();
                     if let Some(answers) = answers.upgrade() {
                         let _ = answers.send(Message::Text(answer.into())).await;

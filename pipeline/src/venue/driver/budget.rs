@@ -16,8 +16,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(3 * 86_400);
 /// A budget as the moment at which it would be full again: who takes of it reserves a turn, and comes before all that ask
 /// later.
 #[derive(Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     full_at: Instant,
+    refill: Duration,
     capacity: Duration,
     paused_until: Instant,
     /// By how much pauses have moved all turns so far.
@@ -26,14 +27,14 @@ struct Bucket {
 
 impl Bucket {
     /// A full one.
-    fn new(budget: Budget) -> Bucket {
-        let (now, capacity) = (Instant::now(), budget.refill.saturating_mul(budget.burst.max(1)));
-        Bucket { full_at: now, capacity, paused_until: now, moved: Duration::ZERO }
+    pub(super) fn new(Budget { burst, refill }: Budget) -> Bucket {
+        let (now, capacity) = (Instant::now(), refill.saturating_mul(burst.max(1)));
+        Bucket { full_at: now, refill, capacity, paused_until: now, moved: Duration::ZERO }
     }
 
-    /// Reserves a turn for `want`, not before `earliest`.
-    fn reserve(&mut self, want: Duration, earliest: Instant) -> Instant {
-        self.full_at = self.full_at.max(earliest) + want;
+    /// Reserves a turn for something of this weight, not before `earliest`.
+    pub(super) fn reserve(&mut self, weight: u32, earliest: Instant) -> Instant {
+        self.full_at = self.full_at.max(earliest) + self.refill.saturating_mul(weight);
         self.full_at.checked_sub(self.capacity).map_or(earliest, |turn| turn.max(earliest))
     }
 
@@ -93,13 +94,12 @@ impl RequestBudget {
     /// up waiting loses what it reserved: the budget is as if it had been used.
     pub async fn take(&self, weight: u32) {
         let weight = weight.clamp(1, self.budget.burst.max(1));
-        let want = self.budget.refill.saturating_mul(weight);
         let _turn = self.turn.lock().await;
-        let shared = self.ask(micros(want)).await;
+        let shared = self.ask(micros(self.budget.refill.saturating_mul(weight))).await;
         let earliest = Instant::now() + shared.map_or(Duration::ZERO, |turn| turn.wait);
         let (reserved, own) = {
             let mut local = self.local();
-            (local.reserve(want, earliest), local.moved)
+            (local.reserve(weight, earliest), local.moved)
         };
         let mut turn = reserved;
         while Instant::now() < turn {
@@ -141,6 +141,7 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venue::{Settings, venue};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -153,25 +154,25 @@ mod tests {
     #[test]
     fn a_burst_is_free_and_who_comes_later_has_a_later_turn_however_light() {
         let (mut bucket, now) = three();
-        assert_eq!(bucket.reserve(3 * SECOND, now), now);
-        assert_eq!(bucket.reserve(3 * SECOND, now), now + 3 * SECOND);
-        assert_eq!(bucket.reserve(SECOND, now + SECOND), now + 4 * SECOND);
+        assert_eq!(bucket.reserve(3, now), now);
+        assert_eq!(bucket.reserve(3, now), now + 3 * SECOND);
+        assert_eq!(bucket.reserve(1, now + SECOND), now + 4 * SECOND);
         // Full again, and no more than full.
         let later = now + 60 * SECOND;
-        assert_eq!(bucket.reserve(3 * SECOND, later), later);
-        assert_eq!(bucket.reserve(SECOND, later), later + SECOND);
+        assert_eq!(bucket.reserve(3, later), later);
+        assert_eq!(bucket.reserve(1, later), later + SECOND);
     }
 
     #[test]
     fn a_pause_moves_every_turn_and_of_several_the_longest_counts() {
         let (mut bucket, now) = three();
-        assert_eq!(bucket.reserve(3 * SECOND, now), now);
-        assert_eq!(bucket.reserve(SECOND, now), now + SECOND);
+        assert_eq!(bucket.reserve(3, now), now);
+        assert_eq!(bucket.reserve(1, now), now + SECOND);
         bucket.pause(60 * SECOND, now);
         bucket.pause(60 * SECOND, now);
         bucket.pause(10 * SECOND, now);
         assert_eq!(bucket.moved, 60 * SECOND, "who waits has the turn so much later");
-        assert_eq!(bucket.reserve(SECOND, now), now + 62 * SECOND);
+        assert_eq!(bucket.reserve(1, now), now + 62 * SECOND);
         bucket.pause(61 * SECOND, now);
         assert_eq!(bucket.moved, 61 * SECOND);
     }
@@ -180,6 +181,26 @@ mod tests {
     fn after_a_pause_there_is_no_burst() {
         let (mut bucket, now) = three();
         bucket.pause(60 * SECOND, now);
-        assert_eq!(bucket.reserve(SECOND, now), now + 61 * SECOND);
+        assert_eq!(bucket.reserve(1, now), now + 61 * SECOND);
+    }
+
+    #[test]
+    fn no_venue_gets_more_messages_on_a_connection_than_it_documents() {
+        // Binance counts a ping and a pong among its five.
+        for (name, within, most) in [
+            ("BINANCE", 1, 3),
+            ("UPBIT", 1, 5),
+            ("UPBIT", 60, 100),
+            ("DERIBIT", 10, 43),
+            ("OKX", 3_600, 480),
+        ] {
+            let connector = venue(name).map(|spec| (spec.connector)(Settings::new(vec![], vec![])));
+            let pace = connector.and_then(|connector| connector.keepalive().pace);
+            let mut bucket = Bucket::new(pace.expect(name));
+            let start = bucket.full_at;
+            let turns: Vec<Instant> = (0..1_000).map(|_| bucket.reserve(1, start)).collect();
+            let is_kept = |some: &[Instant]| some[most] - some[0] >= within * SECOND;
+            assert!(turns.windows(most + 1).all(is_kept), "{name} within {within} s");
+        }
     }
 }

@@ -13,6 +13,7 @@ use yawc::close::CloseCode;
 use yawc::{Frame, OpCode, TcpWebSocket, WebSocketError};
 
 use super::backoff;
+use super::budget::Bucket;
 use super::clock::{Clock, announced};
 use super::network::{Network, NetworkError};
 use crate::venue::{ConnectionPlan, Keepalive};
@@ -79,6 +80,8 @@ pub(super) struct Link {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) outbox: mpsc::Receiver<String>,
+    /// What is sent at once, whatever waits.
+    pub(super) replies: mpsc::Receiver<&'static str>,
 }
 
 impl Link {
@@ -110,24 +113,40 @@ impl Link {
     async fn session(&mut self, useful: &mut bool) -> Result<(), ConnectionError> {
         let mut socket = self.open().await?;
         // What was meant for the last session says nothing to this one.
-        while self.outbox.try_recv().is_ok() {}
+        while self.outbox.try_recv().is_ok() || self.replies.try_recv().is_ok() {}
+        let mut pace = self.keepalive.pace.map(Bucket::new);
         for message in &self.plan.subscribe {
             socket.send(Frame::text(message.clone())).await?;
+            turn(&mut pace);
         }
         self.tell(Event::Opened { connection: self.number }).await?;
         let mut recorded = None;
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(self.keepalive.ping_every);
+        // A message that waits for its turn; reading goes on meanwhile.
+        let mut unsent = None;
+        let mut due = std::pin::pin!(tokio::time::sleep_until(heard));
         loop {
             let frame = tokio::select! {
                 frame = socket.next_frame() => frame?,
-                text = self.outbox.recv() => {
-                    let Some(text) = text else {
+                text = self.outbox.recv(), if unsent.is_none() => {
+                    if text.is_none() {
                         // Nobody needs this connection any more.
                         let _ = socket.close().await;
                         return Err(ConnectionError::DriverEnded);
-                    };
+                    }
+                    unsent = text;
+                    due.as_mut().reset(turn(&mut pace));
+                    continue;
+                }
+                Some(text) = self.replies.recv() => {
                     socket.send(Frame::text(text)).await?;
+                    continue;
+                }
+                () = &mut due, if unsent.is_some() => {
+                    if let Some(text) = unsent.take() {
+                        socket.send(Frame::text(text)).await?;
+                    }
                     continue;
                 }
                 _ = ping.tick() => {
@@ -208,4 +227,10 @@ impl Link {
     async fn tell(&self, event: Event) -> Result<(), ConnectionError> {
         self.events.send(event).await.map_err(|_| ConnectionError::DriverEnded)
     }
+}
+
+/// When the next message may be sent: at once where the venue sets no pace.
+fn turn(pace: &mut Option<Bucket>) -> Instant {
+    let now = Instant::now();
+    pace.as_mut().map_or(now, |pace| pace.reserve(1, now))
 }

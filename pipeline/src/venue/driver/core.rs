@@ -248,9 +248,9 @@ impl<P: Publisher> Core<P> {
                         self.resubscribe(index, connection, texts);
                     }
                     Item::Reply { connection, text } => {
-                        if let Some(outbox) = self.units[index].outboxes.get(connection) {
+                        if let Some(replies) = self.units[index].replies.get(connection) {
                             // Full only while the connection is not there.
-                            let _ = outbox.try_send(text.to_owned());
+                            let _ = replies.try_send(text);
                         }
                     }
                     Item::RequestSnapshot { symbol } => self.request_snapshot(index, symbol, 0),
@@ -305,11 +305,12 @@ impl<P: Publisher> Core<P> {
         }
         self.requests.spawn(async move {
             rest.allowed().await;
-            lock(&waiting).remove(&feed);
             for text in texts {
                 // The connection may have ended meanwhile.
                 let _ = outbox.send(text).await;
             }
+            // Not before: the venue's pace may hold them up.
+            lock(&waiting).remove(&feed);
         });
     }
 

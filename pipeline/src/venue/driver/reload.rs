@@ -98,10 +98,12 @@ impl<P: Publisher> Core<P> {
         out.keep_progress(takes.is_some() || self.config.lease.is_some());
         let first_link = self.next_link;
         self.keep_unit(&symbols, takes.as_ref());
-        let mut outboxes = Vec::new();
+        let (mut outboxes, mut replies) = (Vec::new(), Vec::new());
         for plan in &plans {
             let (sender, outbox) = mpsc::channel(OUTBOX);
             outboxes.push(sender);
+            let (sender, answers) = mpsc::channel(OUTBOX);
+            replies.push(sender);
             let link = Link {
                 number: self.next_link,
                 network: self.config.network.clone(),
@@ -112,6 +114,7 @@ impl<P: Publisher> Core<P> {
                 clock: Arc::clone(&self.clock),
                 events: self.events.clone(),
                 outbox,
+                replies: answers,
             };
             // What is decoded again has no connections.
             if !self.is_again {
@@ -128,6 +131,7 @@ impl<P: Publisher> Core<P> {
             reaches: Unit::reaches(&plans),
             first_link,
             outboxes,
+            replies,
             pending: Default::default(),
             watch: Watch::new(self.config.stale_after_micros, feeds),
             dies_at: self.config.max_age.filter(|_| !self.config.finite).map(spread),

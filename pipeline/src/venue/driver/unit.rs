@@ -50,6 +50,8 @@ pub(super) struct Unit {
     pub(super) first_link: usize,
     /// Where they take what is to be sent. Dropping them closes the connections.
     pub(super) outboxes: Vec<mpsc::Sender<String>>,
+    /// Where they take what cannot wait for its turn.
+    pub(super) replies: Vec<mpsc::Sender<&'static str>>,
     pub(super) pending: HashMap<String, Pending>,
     pub(super) watch: Watch,
     /// When it is renewed, before the venue cuts its connections.
