@@ -2,10 +2,11 @@
 //! ([`crate::playback::recording`]), compressed, rolling.
 //!
 //! A driver's core gives what it takes, in the order in which it takes it, to a thread of its own through a bounded queue.
-//! The feed never waits: what the queue cannot hold is counted, logged, and written down as missing.
+//! The feed never waits: what the queue cannot hold is counted, logged, and written down as missing. Frames give way to
+//! what the rest could not be read without, which has room of its own.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,10 +26,14 @@ mod thread;
 
 use self::thread::Writer;
 
-/// Things waiting to be written.
+/// Frames waiting to be written, and the like.
 const QUEUE: usize = 16_384;
-/// Bytes waiting to be written.
+/// Bytes of them.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Things beyond these that may wait where they are no frames.
+const RESERVED: usize = 4_096;
+/// Bytes of those.
+const RESERVED_BYTES: usize = 64 * 1024 * 1024;
 /// Longest wait for the thread to write what it has.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Of things that are missing every so many are logged, beside the first.
@@ -85,12 +90,29 @@ impl Entry {
             Entry::Alive { .. } | Entry::Closed { .. } => 0,
         }
     }
+
+    /// Whether it may be missing: whoever decodes the recording loses that much and goes on behind it. Without the others
+    /// nobody could tell what the rest is.
+    fn may_be_missing(&self) -> bool {
+        matches!(self, Entry::Frame { .. } | Entry::Alive { .. } | Entry::Answer { .. })
+    }
+
+    /// How many things and bytes may wait, this one included.
+    fn room(&self) -> (usize, usize) {
+        match self {
+            Entry::Frame { .. } | Entry::Alive { .. } => (QUEUE, QUEUE_BYTES),
+            _ => (QUEUE + RESERVED, QUEUE_BYTES + RESERVED_BYTES),
+        }
+    }
 }
 
 /// What queue and thread share.
 #[derive(Debug, Default)]
 struct Shared {
+    waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
+    /// Something is missing that the rest cannot be read without: nothing is kept any more.
+    is_over: AtomicBool,
     missing: AtomicU64,
 }
 
@@ -108,11 +130,9 @@ impl Recorder {
     /// Begins to keep what comes of `venue`; `started` names the run's files. Neither a missing directory nor a full
     /// disk is an error here: both are logged and tried again.
     pub fn start(venue: &str, started: Micros, limits: Limits) -> Recorder {
-        let (queue, entries) = sync_channel(QUEUE);
-        let shared = Arc::new(Shared::default());
         info!(venue, dir = %limits.dir.display(), "keeping raw frames");
-        let writer = Writer::new(venue, started, limits, Arc::clone(&shared));
-        let (running, ended) = sync_channel(1);
+        let (recorder, entries, running) = Recorder::waiting(venue);
+        let writer = Writer::new(venue, started, limits, Arc::clone(&recorder.shared));
         let thread = std::thread::Builder::new()
             .name(format!("record-{}", venue.to_ascii_lowercase()))
             .spawn(move || {
@@ -122,7 +142,16 @@ impl Recorder {
         if let Err(error) = thread {
             error!(venue, %error, "no thread to keep frames");
         }
-        Recorder { venue: venue.to_owned(), queue: Some(queue), shared, ended: Mutex::new(ended) }
+        recorder
+    }
+
+    /// One whose entries wait for a writer; the last part is dropped when that has ended.
+    fn waiting(venue: &str) -> (Recorder, Receiver<Entry>, SyncSender<()>) {
+        let (queue, entries) = sync_channel(QUEUE + RESERVED);
+        let (running, ended) = sync_channel(1);
+        let (shared, ended) = (Arc::default(), Mutex::new(ended));
+        let recorder = Recorder { venue: venue.to_owned(), queue: Some(queue), shared, ended };
+        (recorder, entries, running)
     }
 
     /// What is subscribed, as JSON.
@@ -175,23 +204,47 @@ impl Recorder {
 
     fn put(&self, entry: Entry) {
         let Some(queue) = &self.queue else { return };
-        let bytes = entry.bytes();
-        // One that is larger than all that may wait is taken alone.
-        let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
-        let room = waiting == 0 || waiting + bytes <= QUEUE_BYTES;
-        let taken = room
-            && match queue.try_send(entry) {
-                Ok(()) => true,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-            };
-        if !taken {
-            self.shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            self.shared.miss(&self.venue, 1);
+        if self.shared.is_over.load(Ordering::Acquire) {
+            return self.shared.miss(&self.venue, 1);
+        }
+        let (bytes, needed) = (entry.bytes(), !entry.may_be_missing());
+        if self.shared.admit(&entry) {
+            match queue.try_send(entry) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
+            self.shared.written(bytes);
+        }
+        self.shared.miss(&self.venue, 1);
+        if needed && !self.shared.is_over.swap(true, Ordering::AcqRel) {
+            error!(
+                venue = self.venue,
+                "the disk takes nothing for too long: the recording of this run ends here, and the next start begins another"
+            );
         }
     }
 }
 
 impl Shared {
+    /// Counts an entry among those that wait, if there is room for it.
+    fn admit(&self, entry: &Entry) -> bool {
+        let (bytes, (most, most_bytes)) = (entry.bytes(), entry.room());
+        let waiting = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // One that is larger than all that may wait is taken alone.
+        let room = waiting < most && (waiting_bytes == 0 || waiting_bytes + bytes <= most_bytes);
+        if !room {
+            self.written(bytes);
+        }
+        room
+    }
+
+    /// One of so many bytes does not wait any more.
+    fn written(&self, bytes: usize) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
     /// Counts what could not be kept, and says so.
     fn miss(&self, venue: &str, count: u64) {
         let before = self.missing.fetch_add(count, Ordering::AcqRel);

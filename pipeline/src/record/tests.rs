@@ -113,7 +113,86 @@ fn a_disk_that_takes_nothing_costs_frames_that_are_counted_and_no_time() {
     }
     let shared = Arc::clone(&recorder.shared);
     drop(recorder);
-    // Both connections' openings too.
-    assert_eq!(shared.missing.load(Ordering::Relaxed), frames + 2);
+    assert_eq!(shared.missing.load(Ordering::Relaxed), frames);
     std::fs::remove_file(&dir).expect("removed");
+}
+
+/// The lines of the newest file.
+fn newest(dir: &Path) -> Vec<String> {
+    let path = files(dir, "KRAKEN").expect("files").pop().expect("a file");
+    Lines::open(&path).expect("opens").map(|line| line.expect("a line").text).collect()
+}
+
+#[test]
+fn what_the_rest_cannot_be_read_without_is_kept_while_frames_give_way() {
+    let dir = directory("queue");
+    // Nobody writes yet.
+    let (recorder, entries, running) = Recorder::waiting("KRAKEN");
+    drop(running);
+    fill(&recorder, 0);
+    for _ in 0..QUEUE {
+        recorder.frame(0, Micros(4), Bytes::from_static(b"x"));
+    }
+    recorder.lost(0, "reset".into());
+    recorder.opened(0, url(), Micros(5), vec!["subscribe".into()]);
+    recorder.frame(0, Micros(6), Bytes::from_static(b"too much"));
+    // The four that came first wait too.
+    assert_eq!(recorder.missing(), 4 + 1);
+    let shared = Arc::clone(&recorder.shared);
+    drop(recorder);
+    Writer::new("KRAKEN", Micros(77), limits(&dir, 100 * MIB, 1_000 * MIB), shared).run(&entries);
+    let lines = newest(&dir);
+    let opened = format!("{} <-> 0.000005", url());
+    let sent = format!("{} <- 0.000005: subscribe", url());
+    assert_eq!(lines[lines.len() - 3..], ["! reset".to_owned(), opened, sent]);
+    assert!(lines.contains(&"? 5".to_owned()), "what is missing is written down");
+    std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+#[test]
+fn a_recording_that_lacks_what_the_rest_cannot_be_read_without_ends_there() {
+    let (recorder, entries, running) = Recorder::waiting("KRAKEN");
+    drop(running);
+    for _ in 0..QUEUE + RESERVED {
+        recorder.closed(9);
+    }
+    recorder.answer(url(), Micros(1), Bytes::from_static(b"{}"));
+    assert_eq!(recorder.missing(), 1);
+    assert!(!recorder.shared.is_over.load(Ordering::Relaxed), "an answer may be missing");
+    recorder.closed(9);
+    assert!(recorder.shared.is_over.load(Ordering::Relaxed));
+    // There is room again, too late.
+    entries.try_iter().for_each(|entry| recorder.shared.written(entry.bytes()));
+    recorder.frame(0, Micros(2), Bytes::from_static(b"x"));
+    assert!(entries.try_recv().is_err());
+    assert_eq!(recorder.missing(), 3);
+}
+
+#[test]
+fn what_changed_while_the_disk_took_nothing_is_said_by_the_next_file() {
+    let dir = directory("refused");
+    let shared = Arc::<Shared>::default();
+    let limits = limits(&dir, 100 * MIB, 1_000 * MIB);
+    let mut writer = Writer::new("KRAKEN", Micros(77), limits, Arc::clone(&shared));
+    let unit = |first: usize| Entry::Unit { first, json: format!("{{\"first\":{first}}}") };
+    let opened = |connection: usize| {
+        let (url, time, sent) = (url(), Micros(2), Vec::new());
+        Entry::Opened { connection, url, time, sent }
+    };
+    let frame = |connection: usize| {
+        let (time, frame) = (Micros(3), Bytes::from_static(b"x"));
+        Entry::Frame { connection, time, frame }
+    };
+    [unit(0), opened(0), frame(0)].into_iter().for_each(|entry| writer.take(entry));
+    assert!(!writer.attempt(|_| Err(std::io::Error::other("no space left"))));
+    let meanwhile = [unit(1), opened(1), Entry::Closed { first: 0 }, frame(1)];
+    meanwhile.into_iter().for_each(|entry| writer.take(entry));
+    assert_eq!(shared.missing.load(Ordering::Relaxed), 1, "the frame alone");
+    writer.again = None;
+    writer.take(frame(1));
+    writer.finish().expect("written");
+    let opened = format!("{} <-> 0.000002", url());
+    let expected = ["+ {\"first\":1}", "@1", opened.as_str(), "? 1", "0.000003: x"];
+    assert_eq!(newest(&dir), expected);
+    std::fs::remove_dir_all(&dir).expect("removed");
 }

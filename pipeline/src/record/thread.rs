@@ -46,7 +46,8 @@ pub(super) struct Writer {
     /// Missing things that are written down already.
     told: u64,
     flushed: Instant,
-    again: Option<Instant>,
+    /// When the disk is tried again, after it refused.
+    pub(super) again: Option<Instant>,
     line: String,
 }
 
@@ -78,7 +79,7 @@ impl Writer {
                 Ok(entry) => {
                     let bytes = entry.bytes();
                     self.take(entry);
-                    self.shared.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                    self.shared.written(bytes);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -91,7 +92,7 @@ impl Writer {
         self.attempt(Writer::finish);
     }
 
-    fn take(&mut self, entry: Entry) {
+    pub(super) fn take(&mut self, entry: Entry) {
         match &entry {
             Entry::Opened { connection, url, time, sent } => {
                 let open = Open { url: url.clone(), time: *time, sent: sent.clone() };
@@ -117,11 +118,11 @@ impl Writer {
             && matches!(entry, Entry::Configuration(_) | Entry::Answer { .. });
         if tables {
             line(&entry).write(&mut self.tables);
-        } else if self.again.is_some_and(|again| Instant::now() < again) {
-            self.shared.miss(&self.venue, 1);
         } else {
-            self.again = None;
-            if !self.attempt(|writer| writer.write(&entry)) {
+            let refused = self.again.is_some_and(|again| Instant::now() < again);
+            let written = !refused && self.attempt(|writer| writer.write(&entry));
+            // Of the others the next file's first lines tell what has become.
+            if !written && entry.may_be_missing() {
                 self.shared.miss(&self.venue, 1);
             }
         }
@@ -138,7 +139,7 @@ impl Writer {
     }
 
     /// Whether it could be done. Where not, this file ends here and another one is begun later.
-    fn attempt(&mut self, deed: impl FnOnce(&mut Writer) -> io::Result<()>) -> bool {
+    pub(super) fn attempt(&mut self, deed: impl FnOnce(&mut Writer) -> io::Result<()>) -> bool {
         let Err(error) = deed(self) else { return true };
         error!(
             venue = self.venue, %error, dir = %self.limits.dir.display(),
@@ -150,6 +151,7 @@ impl Writer {
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        self.again = None;
         if self.file.is_none() {
             self.begin()?;
             // The new file says these already.
@@ -210,6 +212,7 @@ impl Writer {
         self.number += 1;
         let mut file = Segment::create(&path)?;
         let mut text = String::new();
+        self.selected = None;
         if let Some(json) = &self.configuration {
             Line::Configuration(json.as_str().into()).write(&mut text);
         }
@@ -233,7 +236,7 @@ impl Writer {
         self.file.as_mut().map_or(Ok(()), |(_, file, _)| file.flush())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         self.selected = None;
         self.file.take().map_or(Ok(()), |(_, file, _)| file.finish())
     }

@@ -5,22 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::Value;
 use tapeline_schemas::Micros;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::clock::PlaybackClock;
 use super::connection::Event;
 use super::core::Core;
+use super::feed::feed;
 use super::held::Held;
 use super::reload::Subscriptions;
 use super::unit::apply_snapshot;
 use super::{DriverError, EVENTS, VenueConfig, lease, spec};
 use crate::playback::configuration;
-use crate::playback::recording::{Line, Lines, Payload, RecordingError, files, path_and_query};
+use crate::playback::recording::{Line, Lines, RecordingError, files, path_and_query};
 use crate::record::Unit;
 use crate::venue::{
     DecodeError, Publisher, Settings, StatsReport, SymbolTable, VenueSpec, VenueStats,
@@ -226,79 +226,4 @@ fn subscriptions(spec: &'static VenueSpec, tables: &Path) -> Result<Subscription
     }
     connector.configure(&table)?;
     Ok(Subscriptions { settings, table: Arc::new(table) })
-}
-
-/// Gives the core what files hold, as fast as it takes it.
-fn feed(files: &[PathBuf], events: &mpsc::Sender<Event>) -> Result<(), RecordingError> {
-    let mut opened = HashMap::new();
-    for path in files {
-        let mut selected = None;
-        for line in Lines::open(path)? {
-            let line = line?;
-            let event = event(&line.text, &mut selected, &mut opened);
-            if let Some(event) = event.map_err(|reason| line.wrong(reason))?
-                && events.blocking_send(event).is_err()
-            {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What a line tells the core; nothing where it repeats what an earlier file said.
-fn event(
-    line: &str,
-    selected: &mut Option<usize>,
-    opened: &mut HashMap<usize, Micros>,
-) -> Result<Option<Event>, &'static str> {
-    let connection = selected.ok_or("no connection is selected");
-    Ok(Some(match Line::read(line)? {
-        Line::Select(number) => {
-            *selected = Some(number);
-            return Ok(None);
-        }
-        Line::Configuration(json) => {
-            let json: Value =
-                serde_json::from_str(&json).map_err(|_| "configuration is not JSON")?;
-            let settings = configuration::settings(&json).ok_or("no settings of a connector")?;
-            Event::Recorded(Recorded::Settings(settings))
-        }
-        Line::Unit(json) => {
-            let unit: Unit =
-                serde_json::from_str(&json).map_err(|_| "not a connection's symbols")?;
-            Event::Recorded(Recorded::Unit(unit))
-        }
-        Line::Closed(first) => Event::Recorded(Recorded::Closed(first)),
-        Line::Answer { url, time, body } => {
-            let path = path_and_query(&url).ok_or("not an address")?;
-            let body = body.into_owned();
-            Event::Recorded(Recorded::Answer { path, at: time, body })
-        }
-        Line::Opened { time, .. } => {
-            let connection = connection?;
-            if opened.insert(connection, time) == Some(time) {
-                return Ok(None);
-            }
-            Event::Opened { connection }
-        }
-        Line::Frame { time, payload } => {
-            let frame = match payload {
-                Payload::Text(text) => Bytes::from(text),
-                Payload::Binary(bytes) => bytes,
-            };
-            Event::Frame { connection: connection?, frame, at: time }
-        }
-        Line::Alive { time } => Event::Alive { connection: connection?, at: time },
-        Line::Lost { reason } => {
-            let connection = connection?;
-            opened.remove(&connection);
-            Event::Lost { connection, reason: reason.into_owned() }
-        }
-        Line::Missing { count } => {
-            warn!(count, "frames are missing here");
-            return Ok(None);
-        }
-        Line::Sent { .. } => return Ok(None),
-    }))
 }

@@ -21,6 +21,7 @@ mod clock;
 mod connection;
 mod core;
 mod coverage;
+mod feed;
 mod held;
 mod keep;
 mod lease;
