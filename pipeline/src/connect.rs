@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, RecordConfig};
+use crate::config::{Config, ConnectConfig};
 use crate::instruments;
 use crate::kafka::RawPublisher;
 use crate::record::Limits;
@@ -107,13 +107,18 @@ pub fn reached(config: &Config, venue: &str, settings: Settings) -> Result<Venue
         .with_compression(config.connect.compression);
     live.shared = Some(Shared::open(config.redis.client()?).context("redis")?);
     live.complete_every_micros = i64::try_from(config.connect.complete_interval_ms)? * 1_000;
-    live.record = limits(&config.connect.record);
+    live.record = limits(&config.connect);
     Ok(live)
 }
 
-fn limits(record: &RecordConfig) -> Option<Limits> {
+/// Several connectors of the same symbols may share a machine: each keeps a directory of its own name.
+fn limits(ConnectConfig { instance, record, .. }: &ConnectConfig) -> Option<Limits> {
+    let dir = match instance.as_str() {
+        "" => PathBuf::from(&record.dir),
+        instance => Path::new(&record.dir).join(instance),
+    };
     record.enabled.then(|| Limits {
-        dir: PathBuf::from(&record.dir),
+        dir,
         file_bytes: record.file_mb.saturating_mul(MIB),
         max_bytes: record.max_mb.saturating_mul(MIB),
         max_age: Duration::from_secs(record.keep_hours.saturating_mul(3_600)),

@@ -257,6 +257,9 @@ impl Config {
         let complete = connect.complete_interval_ms;
         problems.range("connect.complete_interval_ms", complete, 10..=60_000);
         problems.require(is_name(&connect.instance), "connect.instance", NAME);
+        // It names a directory, too.
+        let elsewhere = matches!(connect.instance.as_str(), "." | "..");
+        problems.require(!elsewhere, "connect.instance", "more than dots");
         problems.range("connect.lease_ms", connect.lease_ms, 500..=60_000);
         if let Some(proxy) = &connect.proxy {
             problems.url("connect.proxy", proxy, &["http", "socks5", "socks5h"]);

@@ -29,7 +29,7 @@ pub async fn again(
     };
     let names: Vec<&str> =
         VENUES.iter().map(|spec| spec.name).filter(|name| wanted(name)).collect();
-    ensure!(!names.is_empty(), "no raw frames of a known venue in {}", dir.display());
+    ensure!(!names.is_empty(), "no raw frames of a known venue in {}{}", dir.display(), below(dir));
     let publisher = Arc::new(Live {
         raw: context.publisher()?.signed(WRITER),
         context: context.clone(),
@@ -47,4 +47,21 @@ pub async fn again(
         bail!("not everything could be published: {reason}");
     }
     Ok(reports)
+}
+
+/// Where connectors with a name have kept theirs, for people.
+fn below(dir: &Path) -> String {
+    let kept = |dir: &Path| VENUES.iter().any(|spec| recording::files(dir, spec.name).is_ok());
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries
+        .map(|entry| entry.path())
+        .filter(|path| kept(path))
+        .map(|path| path.display().to_string())
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        String::new()
+    } else {
+        format!("; there are some in {}", found.join(", "))
+    }
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tapeline::config;
+use tapeline::connect;
 use tapeline::playback::simulated::{self, Config};
 use tapeline::playback::{self, Recording, Speed};
 use tapeline::record::Limits;
@@ -12,6 +14,8 @@ use tapeline_schemas::Kind;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Collector, Published, VENUES, recordings};
+use crate::going_on::{Run, SECOND, trades};
+use crate::stage::{Stage, eventually};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -98,5 +102,35 @@ async fn a_recording_that_no_connector_kept_is_not_decoded_again() {
     assert!(matches!(decode("KRAKEN", &dir).await, Err(DriverError::Recording(_))));
     std::fs::write(dir.join("KRAKEN.0"), "configuration: {\"trades\":[]}\n").unwrap();
     assert!(matches!(decode("KRAKEN", &dir).await, Err(DriverError::Recording(_))));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_connectors_with_one_directory_keep_a_recording_each() {
+    let dir = directory("twins");
+    let stage = Stage::open(&["AAA"]).await;
+    let run = |instance: &str| {
+        let mut config = config::Config::default();
+        config.connect.instance = instance.to_owned();
+        config.connect.record.dir = dir.to_string_lossy().into_owned();
+        let nothing = Settings::new(Vec::new(), Vec::new());
+        let record = connect::reached(&config, "BINANCE", nothing).unwrap().record;
+        Run::start(VenueConfig { record, ..stage.config(&["AAA"], &[Kind::Trade]) })
+    };
+    let runs = [run("a"), run("b")];
+    eventually("both", || stage.connected().len() == 2).await;
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        stage.pass(SECOND);
+        sent.push(stage.trade("AAA"));
+    }
+    for run in runs {
+        eventually("all of it", || run.trades("AAA") == sent).await;
+        run.end().await;
+    }
+    for instance in ["a", "b"] {
+        let again = decode("BINANCE", &dir.join(instance)).await.unwrap();
+        assert_eq!(trades(&again, "AAA"), sent, "{instance}");
+    }
     std::fs::remove_dir_all(&dir).unwrap();
 }
