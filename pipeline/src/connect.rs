@@ -172,6 +172,26 @@ pub async fn run(
     run_with(context, venues, clock, stop, changes).await
 }
 
+/// Looks after the connectors until all have ended, or one has failed.
+async fn until_ended(
+    context: &Context,
+    running: &mut Running,
+    changes: &mut mpsc::Receiver<Change>,
+) -> Result<BTreeMap<String, StatsReport>> {
+    let mut reports = BTreeMap::new();
+    loop {
+        tokio::select! {
+            ended = running.drivers.join_next() => {
+                let Some(ended) = ended else { return Ok(reports) };
+                let (name, report) = ended.context("a connector panicked")??;
+                running.ended(context, &name).await?;
+                reports.insert(name, report);
+            }
+            Some(change) = changes.recv() => running.change(context, change).await,
+        }
+    }
+}
+
 /// As [`run`], going over to whatever other venues and symbols come through `changes`.
 pub async fn run_with(
     context: &Context,
@@ -185,22 +205,14 @@ pub async fn run_with(
         context: context.clone(),
         listings: Mutex::default(),
     });
-    let mut running = Running::new(Arc::clone(&publisher), clock, stop);
+    let mut running = Running::new(Arc::clone(&publisher), clock, stop.child_token());
     for (venue, stats) in venues {
         running.start(venue, stats);
     }
-    let mut reports = BTreeMap::new();
-    loop {
-        tokio::select! {
-            ended = running.drivers.join_next() => {
-                let Some(ended) = ended else { break };
-                let (name, report) = ended.context("a connector panicked")??;
-                running.ended(context, &name).await?;
-                reports.insert(name, report);
-            }
-            Some(change) = changes.recv() => running.change(context, change).await,
-        }
-    }
+    let reports = until_ended(context, &mut running, &mut changes).await;
+    // Where one has failed, the others still write what they keep.
+    running.end().await;
+    let reports = reports?;
     let listings =
         std::mem::take(&mut *publisher.listings.lock().unwrap_or_else(PoisonError::into_inner));
     for listing in listings {

@@ -74,6 +74,12 @@ impl Running {
         });
     }
 
+    /// Stops those that are still there, and waits for them.
+    pub(super) async fn end(&mut self) {
+        self.stop.cancel();
+        while self.drivers.join_next().await.is_some() {}
+    }
+
     /// A driver has ended; one that is configured again follows it. Where it cannot, the others go on: an error only
     /// where there is none.
     pub(super) async fn ended(&mut self, context: &Context, name: &str) -> Result<()> {

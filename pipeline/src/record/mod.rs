@@ -6,14 +6,15 @@
 //! what the rest could not be read without, which has room of its own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tapeline_schemas::Micros;
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::playback::recording::{Line, kept};
@@ -116,14 +117,15 @@ struct Shared {
     missing: AtomicU64,
 }
 
-/// Keeps one venue's frames. Dropping it writes what waits and ends the thread.
+/// Keeps one venue's frames, until it is closed. Where it is dropped instead, nobody waits for the thread to write what
+/// it has.
 #[derive(Debug)]
 pub struct Recorder {
     venue: String,
-    queue: Option<SyncSender<Entry>>,
+    queue: SyncSender<Entry>,
     shared: Arc<Shared>,
     /// Ends when the thread has.
-    ended: Mutex<Receiver<()>>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Recorder {
@@ -146,12 +148,21 @@ impl Recorder {
     }
 
     /// One whose entries wait for a writer; the last part is dropped when that has ended.
-    fn waiting(venue: &str) -> (Recorder, Receiver<Entry>, SyncSender<()>) {
+    fn waiting(venue: &str) -> (Recorder, Receiver<Entry>, oneshot::Sender<()>) {
         let (queue, entries) = sync_channel(QUEUE + RESERVED);
-        let (running, ended) = sync_channel(1);
-        let (shared, ended) = (Arc::default(), Mutex::new(ended));
-        let recorder = Recorder { venue: venue.to_owned(), queue: Some(queue), shared, ended };
-        (recorder, entries, running)
+        let (running, ended) = oneshot::channel();
+        let (venue, shared) = (venue.to_owned(), Arc::default());
+        (Recorder { venue, queue, shared, ended }, entries, running)
+    }
+
+    /// Waits until everything is written, but not for a disk that takes nothing: the process must not hang on it.
+    pub async fn close(self) {
+        let Recorder { venue, queue, shared, ended } = self;
+        drop(queue);
+        if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+            let waiting = shared.waiting.load(Ordering::Acquire);
+            error!(venue, waiting, "the disk does not take the last raw frames in time");
+        }
     }
 
     /// What is subscribed, as JSON.
@@ -203,13 +214,12 @@ impl Recorder {
     }
 
     fn put(&self, entry: Entry) {
-        let Some(queue) = &self.queue else { return };
         if self.shared.is_over.load(Ordering::Acquire) {
             return self.shared.miss(&self.venue, 1);
         }
         let (bytes, needed) = (entry.bytes(), !entry.may_be_missing());
         if self.shared.admit(&entry) {
-            match queue.try_send(entry) {
+            match self.queue.try_send(entry) {
                 Ok(()) => return,
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
             }
@@ -257,14 +267,5 @@ impl Shared {
                 "raw frames are not kept: the disk is too slow, full or gone"
             );
         }
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        // Where the thread hangs on a dead disk, the process must not.
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(LAST_WORDS);
     }
 }

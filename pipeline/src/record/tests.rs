@@ -40,13 +40,13 @@ fn fill(recorder: &Recorder, frames: u64) {
     }
 }
 
-#[test]
-fn what_was_kept_is_read_as_a_recording_across_files_and_without_doubles() {
+#[tokio::test]
+async fn what_was_kept_is_read_as_a_recording_across_files_and_without_doubles() {
     let dir = directory("roll");
     let recorder = Recorder::start("KRAKEN", Micros(77), limits(&dir, 64 * 1024, 1_000 * MIB));
     fill(&recorder, 200);
     assert_eq!(recorder.missing(), 0);
-    drop(recorder);
+    recorder.close().await;
     let kept = files(&dir, "KRAKEN").expect("files");
     assert!(kept.len() > 3, "{kept:?}");
     let recording = Recording::read(&dir, "kraken").expect("a recording");
@@ -62,12 +62,12 @@ fn what_was_kept_is_read_as_a_recording_across_files_and_without_doubles() {
     std::fs::remove_dir_all(&dir).expect("removed");
 }
 
-#[test]
-fn a_file_that_a_crash_tore_off_is_read_up_to_there() {
+#[tokio::test]
+async fn a_file_that_a_crash_tore_off_is_read_up_to_there() {
     let dir = directory("torn");
     let recorder = Recorder::start("KRAKEN", Micros(77), limits(&dir, 100 * MIB, 1_000 * MIB));
     fill(&recorder, 50);
-    drop(recorder);
+    recorder.close().await;
     let path = files(&dir, "KRAKEN").expect("files").pop().expect("a file");
     let whole = std::fs::read(&path).expect("read");
     std::fs::write(&path, &whole[..whole.len() * 2 / 3]).expect("torn");
@@ -78,14 +78,14 @@ fn a_file_that_a_crash_tore_off_is_read_up_to_there() {
     std::fs::remove_dir_all(&dir).expect("removed");
 }
 
-#[test]
-fn the_oldest_files_go_and_tables_with_the_last_of_their_run() {
+#[tokio::test]
+async fn the_oldest_files_go_and_tables_with_the_last_of_their_run() {
     let dir = directory("retention");
     for run in 1..=3 {
         let limits = limits(&dir, 32 * 1024, 256 * 1024);
         let recorder = Recorder::start("KRAKEN", Micros(run), limits);
         fill(&recorder, 60);
-        drop(recorder);
+        recorder.close().await;
     }
     let kept = files(&dir, "KRAKEN").expect("files");
     let bytes: u64 = kept.iter().map(|path| path.metadata().expect("there").len()).sum();
@@ -101,8 +101,8 @@ fn the_oldest_files_go_and_tables_with_the_last_of_their_run() {
 }
 
 /// A directory that cannot be made stands for a disk that takes nothing: giving frames never waits and never fails.
-#[test]
-fn a_disk_that_takes_nothing_costs_frames_that_are_counted_and_no_time() {
+#[tokio::test]
+async fn a_disk_that_takes_nothing_costs_frames_that_are_counted_and_no_time() {
     let dir = directory("full");
     std::fs::write(&dir, "a file where the directory would be").expect("written");
     let recorder = Recorder::start("KRAKEN", Micros(1), limits(&dir, MIB, MIB));
@@ -112,7 +112,7 @@ fn a_disk_that_takes_nothing_costs_frames_that_are_counted_and_no_time() {
         recorder.frame(0, Micros(5), Bytes::from_static(b"x"));
     }
     let shared = Arc::clone(&recorder.shared);
-    drop(recorder);
+    recorder.close().await;
     assert_eq!(shared.missing.load(Ordering::Relaxed), frames);
     std::fs::remove_file(&dir).expect("removed");
 }
@@ -127,8 +127,7 @@ fn newest(dir: &Path) -> Vec<String> {
 fn what_the_rest_cannot_be_read_without_is_kept_while_frames_give_way() {
     let dir = directory("queue");
     // Nobody writes yet.
-    let (recorder, entries, running) = Recorder::waiting("KRAKEN");
-    drop(running);
+    let (recorder, entries, _running) = Recorder::waiting("KRAKEN");
     fill(&recorder, 0);
     for _ in 0..QUEUE {
         recorder.frame(0, Micros(4), Bytes::from_static(b"x"));
@@ -151,8 +150,7 @@ fn what_the_rest_cannot_be_read_without_is_kept_while_frames_give_way() {
 
 #[test]
 fn a_recording_that_lacks_what_the_rest_cannot_be_read_without_ends_there() {
-    let (recorder, entries, running) = Recorder::waiting("KRAKEN");
-    drop(running);
+    let (recorder, entries, _running) = Recorder::waiting("KRAKEN");
     for _ in 0..QUEUE + RESERVED {
         recorder.closed(9);
     }
@@ -195,4 +193,35 @@ fn what_changed_while_the_disk_took_nothing_is_said_by_the_next_file() {
     let expected = ["+ {\"first\":1}", "@1", opened.as_str(), "? 1", "0.000003: x"];
     assert_eq!(newest(&dir), expected);
     std::fs::remove_dir_all(&dir).expect("removed");
+}
+
+/// On a runtime of one thread, which a wait for the writer would take.
+#[tokio::test]
+async fn closing_waits_for_all_that_was_given_and_holds_no_thread_of_the_runtime() {
+    let dir = directory("close");
+    let (recorder, entries, running) = Recorder::waiting("KRAKEN");
+    fill(&recorder, 100);
+    let shared = Arc::clone(&recorder.shared);
+    let mut closing = std::pin::pin!(recorder.close());
+    tokio::select! {
+        biased;
+        () = &mut closing => panic!("nothing is written yet"),
+        () = std::future::ready(()) => {}
+    }
+    let limits = limits(&dir, 100 * MIB, 1_000 * MIB);
+    let writer = Writer::new("KRAKEN", Micros(77), limits, shared);
+    std::thread::spawn(move || {
+        writer.run(&entries);
+        drop(running);
+    });
+    closing.await;
+    let recording = Recording::read(&dir, "kraken").expect("a recording");
+    let frames: usize = recording.connections.iter().map(|c| c.frames.len()).sum();
+    assert_eq!(frames, 100);
+    std::fs::remove_dir_all(&dir).expect("removed");
+    // Nor does dropping one, whose thread never ends.
+    let (recorder, _entries, _running) = Recorder::waiting("KRAKEN");
+    let begun = std::time::Instant::now();
+    drop(recorder);
+    assert!(begun.elapsed() < LAST_WORDS / 2);
 }

@@ -245,6 +245,9 @@ pub async fn run_with<P: Publisher>(
     if let Some(claim) = &claim {
         claim.release().await;
     }
+    if let Some(recorder) = core.recorder.take() {
+        recorder.close().await;
+    }
     outcome.unwrap_or(Ok(()))?;
     Ok(stats.report())
 }
