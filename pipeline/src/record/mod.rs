@@ -68,6 +68,7 @@ pub struct Unit {
 #[derive(Debug)]
 enum Entry {
     Configuration(String),
+    Table { url: String, time: Micros, body: Bytes },
     Answer { url: String, time: Micros, body: Bytes },
     Unit { first: usize, json: String },
     Closed { first: usize },
@@ -81,7 +82,7 @@ impl Entry {
     fn bytes(&self) -> usize {
         match self {
             Entry::Configuration(text) => text.len(),
-            Entry::Answer { body, .. } => body.len(),
+            Entry::Table { body, .. } | Entry::Answer { body, .. } => body.len(),
             Entry::Opened { url, sent, .. } => {
                 url.len() + sent.iter().map(String::len).sum::<usize>()
             }
@@ -168,6 +169,11 @@ impl Recorder {
     /// What is subscribed, as JSON.
     pub fn configuration(&self, json: String) {
         self.put(Entry::Configuration(json));
+    }
+
+    /// A table of symbols, or a part of one, in which what is subscribed to was found.
+    pub fn table(&self, url: String, time: Micros, body: Bytes) {
+        self.put(Entry::Table { url, time, body });
     }
 
     /// A REST answer that was used.

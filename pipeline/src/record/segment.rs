@@ -1,6 +1,6 @@
 //! One file: compressed as it is written, readable up to the last flush after a crash.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -34,7 +34,10 @@ pub(super) struct Segment {
 impl Segment {
     /// A new file; one that is there already is an error.
     pub(super) fn create(path: &Path) -> io::Result<Segment> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Segment::of(OpenOptions::new().write(true).create_new(true).open(path)?)
+    }
+
+    fn of(file: File) -> io::Result<Segment> {
         let encoder = zstd::stream::write::Encoder::new(Counted { file, bytes: 0 }, LEVEL)?;
         Ok(Segment { encoder })
     }
@@ -57,4 +60,20 @@ impl Segment {
     pub(super) fn finish(self) -> io::Result<()> {
         self.encoder.finish()?.file.sync_all()
     }
+}
+
+/// Adds `text` to a file that has been ended, or makes one of it: as a whole or not at all.
+pub(super) fn extend(path: &Path, text: &str) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let whole = || {
+        let mut file = File::create(&part)?;
+        if path.exists() {
+            io::copy(&mut File::open(path)?, &mut file)?;
+        }
+        let mut added = Segment::of(file)?;
+        added.write(text)?;
+        added.finish()?;
+        fs::rename(&part, path)
+    };
+    whole().inspect_err(|_| drop(fs::remove_file(&part)))
 }

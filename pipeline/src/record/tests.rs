@@ -29,7 +29,7 @@ fn noise(seed: u64) -> Bytes {
 }
 
 fn fill(recorder: &Recorder, frames: u64) {
-    recorder.answer("https://api.kraken.com/t".into(), Micros(1), Bytes::from_static(b"{}"));
+    recorder.table("https://api.kraken.com/t".into(), Micros(1), Bytes::from_static(b"{}"));
     recorder.configuration("{\"trades\":[\"A-B\"]}".into());
     recorder.opened(0, url(), Micros(2), vec!["subscribe".into()]);
     recorder.opened(1, url(), Micros(3), Vec::new());
@@ -224,4 +224,26 @@ async fn closing_waits_for_all_that_was_given_and_holds_no_thread_of_the_runtime
     let begun = std::time::Instant::now();
     drop(recorder);
     assert!(begun.elapsed() < LAST_WORDS / 2);
+}
+
+#[tokio::test]
+async fn the_tables_of_a_reload_stand_in_the_runs_first_file_behind_those_of_its_start() {
+    let dir = directory("tables");
+    let recorder = Recorder::start("KRAKEN", Micros(77), limits(&dir, 100 * MIB, 1_000 * MIB));
+    fill(&recorder, 10);
+    recorder.table("https://api.kraken.com/t".into(), Micros(9), Bytes::from_static(b"[1]"));
+    fill(&recorder, 10);
+    recorder.close().await;
+    let kept = files(&dir, "KRAKEN").expect("files");
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    let lines = Lines::open(&kept[0]).expect("opens").map(|line| line.expect("a line").text);
+    let of_the_start = "https://api.kraken.com/t -> 0.000001: {}";
+    let expected = [
+        of_the_start,
+        "configuration: {\"trades\":[\"A-B\"]}",
+        "https://api.kraken.com/t -> 0.000009: [1]",
+        of_the_start,
+    ];
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    std::fs::remove_dir_all(&dir).expect("removed");
 }

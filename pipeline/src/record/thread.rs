@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tapeline_schemas::Micros;
 use tracing::error;
 
-use super::segment::Segment;
+use super::segment::{Segment, extend};
 use super::{Entry, Limits, Line, Shared, kept, retention};
 
 /// What a crash of the process can cost.
@@ -34,8 +34,8 @@ pub(super) struct Writer {
     run: Micros,
     limits: Limits,
     shared: Arc<Shared>,
-    /// What file 0 holds: tables and configuration.
-    tables: String,
+    /// Tables that are not written yet, as lines, by their addresses.
+    tables: BTreeMap<String, String>,
     number: u64,
     file: Option<(PathBuf, Segment, Instant)>,
     open: BTreeMap<usize, Open>,
@@ -58,7 +58,7 @@ impl Writer {
             run,
             limits,
             shared,
-            tables: String::new(),
+            tables: BTreeMap::new(),
             number: 0,
             file: None,
             open: BTreeMap::new(),
@@ -90,6 +90,9 @@ impl Writer {
             }
         }
         self.attempt(Writer::finish);
+        if self.number > 0 {
+            self.attempt(Writer::write_tables);
+        }
     }
 
     pub(super) fn take(&mut self, entry: Entry) {
@@ -110,15 +113,18 @@ impl Writer {
             }
             Entry::Closed { first } => self.close(*first),
             Entry::Configuration(json) => self.configuration = Some(json.clone()),
+            Entry::Table { url, .. } => {
+                let mut text = String::new();
+                line(&entry).write(&mut text);
+                self.tables.insert(url.clone(), text);
+            }
             _ => {}
         }
-        // The first unit ends them: what comes behind it belongs to the run, even before its file is begun.
-        let tables = self.number == 0
+        // These make no file: the first unit does, and finds them.
+        let waits = self.number == 0
             && self.units.is_empty()
-            && matches!(entry, Entry::Configuration(_) | Entry::Answer { .. });
-        if tables {
-            line(&entry).write(&mut self.tables);
-        } else {
+            && matches!(entry, Entry::Configuration(_) | Entry::Table { .. });
+        if !waits {
             let refused = self.again.is_some_and(|again| Instant::now() < again);
             let written = !refused && self.attempt(|writer| writer.write(&entry));
             // Of the others the next file's first lines tell what has become.
@@ -152,6 +158,9 @@ impl Writer {
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
         self.again = None;
+        if matches!(entry, Entry::Table { .. }) {
+            return self.write_tables();
+        }
         if self.file.is_none() {
             self.begin()?;
             // The new file says these already.
@@ -196,19 +205,34 @@ impl Writer {
         }
     }
 
-    /// Begins a file with the connections that are open; before a run's first one, that with its tables.
+    /// Writes the tables into the run's first file, behind those of before, which are still needed: so are they by every
+    /// file of the run, and that one goes last.
+    fn write_tables(&mut self) -> io::Result<()> {
+        if self.number > 0 && self.tables.is_empty() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.limits.dir)?;
+        let mut text: String = self.tables.values().map(String::as_str).collect();
+        if self.number == 0
+            && let Some(json) = &self.configuration
+        {
+            Line::Configuration(json.as_str().into()).write(&mut text);
+        }
+        extend(&self.path(0), &text)?;
+        self.tables.clear();
+        self.number = self.number.max(1);
+        Ok(())
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        retention::path(&self.limits.dir, &self.venue, self.run.0, number)
+    }
+
+    /// Begins a file with the connections that are open.
     fn begin(&mut self) -> io::Result<()> {
         std::fs::create_dir_all(&self.limits.dir)?;
-        let path = |number| retention::path(&self.limits.dir, &self.venue, self.run.0, number);
-        if self.number == 0 {
-            let mut tables = Segment::create(&path(0))?;
-            let written = tables.write(&self.tables).and_then(|()| tables.finish());
-            // Half a table would be taken for a whole one.
-            written.inspect_err(|_| drop(std::fs::remove_file(path(0))))?;
-            self.tables = String::new();
-            self.number = 1;
-        }
-        let path = path(self.number);
+        self.write_tables()?;
+        let path = self.path(self.number);
         self.number += 1;
         let mut file = Segment::create(&path)?;
         let mut text = String::new();
@@ -257,7 +281,7 @@ fn write_sent(url: &str, time: Micros, sent: &[String], text: &mut String) {
 fn line(entry: &Entry) -> Line<'_> {
     match entry {
         Entry::Configuration(json) => Line::Configuration(json.as_str().into()),
-        Entry::Answer { url, time, body } => Line::Answer {
+        Entry::Table { url, time, body } | Entry::Answer { url, time, body } => Line::Answer {
             url: url.as_str().into(),
             time: *time,
             body: String::from_utf8_lossy(body),

@@ -20,7 +20,7 @@ pub(crate) const SECOND: i64 = 1_000_000;
 /// A driver under way.
 pub(crate) struct Run {
     published: Collector,
-    orders: mpsc::Sender<Subscriptions>,
+    pub(crate) orders: mpsc::Sender<Subscriptions>,
     stop: CancellationToken,
     driver: JoinHandle<StatsReport>,
 }

@@ -31,11 +31,14 @@ fn events(published: Vec<Published>) -> Vec<Published> {
     published.into_iter().filter(|one| !matches!(one, Published::Broadcast(..))).collect()
 }
 
+fn limits(dir: &Path, file_bytes: u64) -> Limits {
+    let max_age = std::time::Duration::from_secs(3_600);
+    Limits { dir: dir.to_owned(), file_bytes, max_bytes: 10_000 * MIB, max_age }
+}
+
 /// Plays a venue to a driver that keeps its frames in `dir`.
 async fn keep(config: VenueConfig, dir: &Path, file_bytes: u64) -> Vec<Published> {
-    let max_age = std::time::Duration::from_secs(3_600);
-    let limits = Limits { dir: dir.to_owned(), file_bytes, max_bytes: 10_000 * MIB, max_age };
-    let config = VenueConfig { record: Some(limits), ..config };
+    let config = VenueConfig { record: Some(limits(dir, file_bytes)), ..config };
     let collector = Collector::default();
     let (publisher, clock) = (Arc::new(collector.clone()), Arc::new(PlaybackClock));
     let cancel = CancellationToken::new();
@@ -132,5 +135,28 @@ async fn two_connectors_with_one_directory_keep_a_recording_each() {
         let again = decode("BINANCE", &dir.join(instance)).await.unwrap();
         assert_eq!(trades(&again, "AAA"), sent, "{instance}");
     }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_symbol_that_was_listed_after_the_start_and_came_by_a_reload_is_decoded_again() {
+    let dir = directory("reload");
+    let stage = Stage::open(&["AAA"]).await;
+    let kinds = [Kind::Trade];
+    let record = Some(limits(&dir, MIB));
+    let run = Run::start(VenueConfig { record, ..stage.config(&["AAA"], &kinds) });
+    eventually("connected", || stage.connected().len() == 1).await;
+    stage.pass(SECOND);
+    let first = stage.trade("AAA");
+    stage.list("BBB");
+    let with_b = driver::find(&stage.config(&["AAA", "BBB"], &kinds)).await.unwrap();
+    run.orders.send(with_b).await.unwrap();
+    eventually("another connection", || stage.connected().len() == 2).await;
+    stage.pass(SECOND);
+    let (second, of_b) = (stage.trade("AAA"), stage.trade("BBB"));
+    eventually("all of it", || run.trades("AAA") == [first, second] && run.trades("BBB") == [of_b])
+        .await;
+    let live = events(run.end().await);
+    assert_same("BINANCE", &live, &decode("BINANCE", &dir).await.unwrap());
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -88,6 +88,11 @@ impl Stage {
         VenueConfig { finite: false, ..config }
     }
 
+    /// Lists another symbol.
+    pub(crate) fn list(&self, base: &str) {
+        self.told().symbols.push(base.to_owned());
+    }
+
     /// Time passes.
     pub(crate) fn pass(&self, micros: i64) {
         self.told().now += micros;

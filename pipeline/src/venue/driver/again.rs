@@ -1,7 +1,7 @@
 //! Decoding what was kept of a venue ([`crate::record`]) again: the same core takes the same things in the same order,
 //! from files instead of connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -193,15 +193,15 @@ async fn run<P: Publisher>(
     Ok(())
 }
 
-/// The settings and the table of symbols of a run.
+/// The settings of a run and all symbols of its tables: what a reload found stands behind what the start did.
 fn subscriptions(spec: &'static VenueSpec, tables: &Path) -> Result<Subscriptions, DriverError> {
-    let (mut answers, mut settings) = (HashMap::new(), None);
+    let (mut answers, mut settings) = (Vec::new(), None);
     for line in Lines::open(tables)? {
         let line = line?;
         match Line::read(&line.text).map_err(|reason| line.wrong(reason))? {
             Line::Answer { url, body, .. } => {
-                let path = path_and_query(&url).ok_or_else(|| line.wrong("not an address"))?;
-                answers.insert(path, body.into_owned());
+                let request = path_and_query(&url).ok_or_else(|| line.wrong("not an address"))?;
+                answers.push((request, body.into_owned()));
             }
             Line::Configuration(json) => {
                 settings = serde_json::from_str(&json)
@@ -217,13 +217,16 @@ fn subscriptions(spec: &'static VenueSpec, tables: &Path) -> Result<Subscription
     };
     let settings: Settings = settings.ok_or_else(|| missing("settings of a connector"))?;
     let mut connector = (spec.connector)(settings.clone());
+    let lacks = |request: &&String| !answers.iter().any(|(answered, _)| answered == *request);
+    if let Some(request) = connector.symbols_requests().iter().find(lacks) {
+        return Err(missing(request));
+    }
     let mut table = SymbolTable::new();
-    for request in connector.symbols_requests() {
-        let body = answers.get(&request).ok_or_else(|| missing(&request))?;
+    for (request, body) in &answers {
         connector
-            .decode_symbols(&request, body.as_bytes(), &mut table)
+            .decode_symbols(request, body.as_bytes(), &mut table)
             .map_err(|source| DriverError::SymbolTable { venue: spec.name, source })?;
     }
     connector.configure(&table)?;
-    Ok(Subscriptions { settings, table: Arc::new(table) })
+    Ok(Subscriptions { settings, table: Arc::new(table), tables: Vec::new() })
 }

@@ -3,27 +3,13 @@
 use bytes::Bytes;
 use tapeline_schemas::Micros;
 
-use super::clock::Clock;
 use super::connection::Event;
 use super::core::Core;
 use super::overlap::Takeover;
-use super::rest::Answer;
 use super::unit::Unit;
 use crate::playback::configuration::configuration;
 use crate::record::{self, Recorder};
 use crate::venue::{Publisher, VenueSpec};
-
-/// Keeps a part of the table of symbols.
-pub(super) fn keep_table(
-    recorder: &Recorder,
-    spec: &VenueSpec,
-    clock: &dyn Clock,
-    request: &str,
-    answer: Answer,
-) {
-    let at = clock.receive_time(answer.announced).unwrap_or_default();
-    recorder.answer(format!("{}{request}", spec.rest_url), at, Bytes::from(answer.body));
-}
 
 /// Keeps a snapshot that is about to be used.
 pub(super) fn keep_answer(
@@ -85,10 +71,15 @@ impl<P: Publisher> Core<P> {
         }
     }
 
-    /// Keeps what is subscribed to.
-    pub(super) fn keep_settings(&self) {
-        if let Some(recorder) = &self.recorder {
-            recorder.configuration(configuration(&self.subscriptions.settings));
+    /// Keeps what is subscribed to, and the tables in which that was found, which nobody else needs.
+    pub(super) fn keep_subscriptions(&mut self) {
+        let tables = std::mem::take(&mut self.subscriptions.tables);
+        let Some(recorder) = &self.recorder else { return };
+        for (request, answer) in tables {
+            let at = self.clock.receive_time(answer.announced).unwrap_or_default();
+            let url = format!("{}{request}", self.spec.rest_url);
+            recorder.table(url, at, Bytes::from(answer.body));
         }
+        recorder.configuration(configuration(&self.subscriptions.settings));
     }
 }

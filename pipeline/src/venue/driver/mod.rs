@@ -49,7 +49,6 @@ pub use shared::Shared;
 
 use self::core::Core;
 use self::held::Held;
-use self::keep::keep_table;
 use self::lease::Claim;
 use super::{
     Connector, DecodeError, PublishError, Publisher, Settings, StatsReport, SymbolTable,
@@ -209,23 +208,18 @@ pub async fn run_with<P: Publisher>(
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    let recorder = config.record.clone().map(|limits| {
-        let started =
-            clock.receive_time(None).or_else(|| SystemClock::default().receive_time(None));
-        Recorder::start(spec.name, started.unwrap_or_default(), limits)
-    });
-    let mut told = |request: &str, answer: Answer| {
-        if let Some(recorder) = &recorder {
-            keep_table(recorder, spec, clock.as_ref(), request, answer);
-        }
-    };
     // A connector waits for its venue however long it is away.
-    let found = Subscriptions::find(&config, &rest, None, &mut told);
+    let found = Subscriptions::find(&config, &rest, None);
     let found = cancel.run_until_cancelled(found).await;
     let Some(subscriptions) = found.transpose()? else { return Ok(stats.report()) };
     publisher.listed(spec.name, (*subscriptions.table).clone());
     let (events, inbox) = mpsc::channel(EVENTS);
     info!(venue = spec.name, symbols = subscriptions.settings.symbols.len(), "connecting");
+    let recorder = config.record.clone().map(|limits| {
+        let started =
+            clock.receive_time(None).or_else(|| SystemClock::default().receive_time(None));
+        Recorder::start(spec.name, started.unwrap_or_default(), limits)
+    });
     let counts = Arc::clone(&stats);
     let claim = config.lease.clone().zip(config.shared.clone());
     let claim = claim.map(|(lease, shared)| Claim::new(lease, shared));
@@ -234,7 +228,7 @@ pub async fn run_with<P: Publisher>(
     let mut core =
         Core::new(config, spec, subscriptions, publisher, clock, counts, events, rest, held);
     core.recorder = recorder;
-    core.keep_settings();
+    core.keep_subscriptions();
     if let Some(claim) = claim.clone() {
         core.links.spawn(claim.hold(says));
     }
@@ -259,7 +253,7 @@ pub async fn find(config: &VenueConfig) -> Result<Subscriptions, DriverError> {
     let rest = config
         .rest((spec.connector)(config.settings.clone()).as_ref())
         .map_err(|source| DriverError::Symbols { venue: spec.name, source })?;
-    Subscriptions::find(config, &rest, symbols::IMPATIENT, &mut |_, _| {}).await
+    Subscriptions::find(config, &rest, symbols::IMPATIENT).await
 }
 
 /// All that a venue lists; of a table in several parts those that it gives, if it gives any. Gives up where it does not

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::connection::Link;
 use super::core::Core;
 use super::overlap::{PATIENCE, Takeover, ready};
-use super::rest::Rest;
+use super::rest::{Answer, Rest};
 use super::unit::Unit;
 use super::watch::Watch;
 use super::{DriverError, VenueConfig, backoff, spec, symbols};
@@ -25,10 +25,12 @@ const OUTBOX: usize = 16;
 const RENEWAL_SPREAD: u32 = 10;
 
 /// What a driver is to subscribe to: found in the venue's table, so that nothing in it can be refused.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Subscriptions {
     pub(super) settings: Settings,
     pub(super) table: Arc<SymbolTable>,
+    /// The table as the venue gave it, by requests, until it is kept.
+    pub(super) tables: Vec<(String, Answer)>,
 }
 
 impl Subscriptions {
@@ -37,16 +39,15 @@ impl Subscriptions {
         config: &VenueConfig,
         rest: &Rest,
         patience: symbols::Patience,
-        told: symbols::Told<'_>,
     ) -> Result<Subscriptions, DriverError> {
         let settings = &config.settings;
         if settings.symbols.is_empty() || settings.channels.is_empty() {
             return Err(DriverError::NothingSubscribed(config.venue.clone()));
         }
         let mut connector = (spec(&config.venue)?.connector)(settings.clone());
-        let table = symbols::fetch(connector.as_mut(), rest, patience, told).await?;
+        let (table, tables) = symbols::fetch(connector.as_mut(), rest, patience).await?;
         connector.configure(&table)?;
-        Ok(Subscriptions { settings: settings.clone(), table: Arc::new(table) })
+        Ok(Subscriptions { settings: settings.clone(), table: Arc::new(table), tables })
     }
 
     /// The symbols, each once, in order.
@@ -85,7 +86,7 @@ impl<P: Publisher> Core<P> {
         takes: Option<Takeover>,
         is_added: bool,
     ) -> Result<(), DriverError> {
-        let Subscriptions { settings, table } = &self.subscriptions;
+        let Subscriptions { settings, table, .. } = &self.subscriptions;
         let settings = Settings { symbols: symbols.clone(), ..settings.clone() };
         let mut connector = (self.spec.connector)(settings);
         connector.configure(table)?;
@@ -240,7 +241,7 @@ impl<P: Publisher> Core<P> {
         let others = without(&next.settings) != without(&self.subscriptions.settings);
         self.subscriptions = next;
         self.config.settings = self.subscriptions.settings.clone();
-        self.keep_settings();
+        self.keep_subscriptions();
         let subscribed: BTreeSet<String> =
             self.units.iter().flat_map(|unit| unit.symbols.clone()).collect();
         for index in (0..self.units.len()).rev() {

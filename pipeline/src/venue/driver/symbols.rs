@@ -12,22 +12,18 @@ pub(super) type Patience = Option<u32>;
 /// For who can do without.
 pub(super) const IMPATIENT: Patience = Some(8);
 
-/// Who is told of each request and its answer.
-pub(super) type Told<'a> = &'a mut (dyn FnMut(&str, Answer) + Send);
-
-/// Gets every part of the table.
+/// Gets every part of the table; with it the requests and their answers.
 pub(super) async fn fetch(
     connector: &mut dyn Connector,
     rest: &Rest,
     patience: Patience,
-    told: Told<'_>,
-) -> Result<SymbolTable, DriverError> {
-    let mut table = SymbolTable::new();
+) -> Result<(SymbolTable, Vec<(String, Answer)>), DriverError> {
+    let (mut table, mut answers) = (SymbolTable::new(), Vec::new());
     for request in connector.symbols_requests() {
         let answer = part(connector, rest, patience, &request, &mut table).await?;
-        told(&request, answer);
+        answers.push((request, answer));
     }
-    Ok(table)
+    Ok((table, answers))
 }
 
 /// Gets the parts that the venue gives; an error only where it gives none.
