@@ -78,7 +78,7 @@ impl Source {
                 native: native.clone(),
                 from,
                 to,
-                now: self.now().unwrap_or(to),
+                now: self.now().unwrap_or(span.to),
                 after: behind,
             };
             self.part(database, publisher, &part, &ask, offer, &mut evidence, counts).await?;

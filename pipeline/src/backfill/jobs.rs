@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 use sqlx::PgConnection;
-use tapeline_schemas::{Kind, Micros};
+use tapeline_schemas::{Kind, Micros, Timeframe};
 
 use super::{Line, MARGIN, Request};
 use crate::gaps::{Hole, Wanted, list};
@@ -120,6 +120,31 @@ pub(super) fn old_enough(job: &Job, now: Option<Micros>) -> Option<(Job, Micros)
     some.then(|| (Job { to: Some(until), ..job.clone() }, until))
 }
 
+/// The times that a job asks for, up to its end `to`: more than its own, which are receive times.
+pub(super) fn asked(job: &Job, to: Micros) -> (Micros, Micros) {
+    let from = job.from.plus(-MARGIN);
+    match job.kind {
+        Kind::Trade => (from, to.plus(MARGIN)),
+        // The last word on a window comes behind its end, so the one before the first may lack it, too.
+        _ => (Timeframe::M1.start(from), to),
+    }
+}
+
+/// The first and the last minute of each part whose candles a venue must give: those that end within the job, and of
+/// its holes also the one that ends right before.
+pub(super) fn windows(job: &Job, to: Micros, holes: &[Hole]) -> Vec<(i64, i64)> {
+    let before = |hole: &Hole| Some((hole.from.plus(-MARGIN), hole.to?));
+    let parts = [(job.from, to)].into_iter().chain(holes.iter().filter_map(before));
+    parts.filter_map(|(from, to)| minutes(from, to)).collect()
+}
+
+/// The minutes that a venue has closed within a part.
+fn minutes(from: Micros, to: Micros) -> Option<(i64, i64)> {
+    let minute = |at: Micros| at.0.div_euclid(Timeframe::M1.micros());
+    let (first, last) = (minute(from), minute(to) - 1);
+    (first <= last).then_some((first, last))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +170,34 @@ mod tests {
         assert_eq!(until(true, Some(2 * MARGIN - 1)), None);
         let part = Micros(MARGIN - 1);
         assert_eq!(until(false, Some(2 * MARGIN - 1)), Some((Some(part), part)));
+    }
+    #[test]
+    fn the_candle_before_a_hole_is_asked_for_and_must_come() {
+        // The last covered moment is right behind minute 9: its last word was still on its way.
+        let minute = Timeframe::M1.micros();
+        let (from, to) = (Micros(10 * minute + 50_000), Micros(10 * minute + 900_000));
+        let job = Job {
+            symbol: "BTC-USDT".to_owned(),
+            kind: Kind::VenueCandle,
+            from,
+            to: Some(to),
+            hole: true,
+        };
+        let hole = Hole {
+            venue: "BINANCE".to_owned(),
+            symbol: job.symbol.clone(),
+            channel: job.kind.name().to_owned(),
+            from,
+            to: Some(to),
+            state: "ended".to_owned(),
+            cause: "disconnect".to_owned(),
+            filled_by: None,
+        };
+        assert_eq!(asked(&job, to), (Micros(9 * minute), to));
+        assert_eq!(windows(&job, to, &[hole]), [(9, 9)]);
+        // Of times that are no hole, those that end within them.
+        assert_eq!(windows(&job, Micros(12 * minute), &[]), [(10, 11)]);
+        let trades = Job { kind: Kind::Trade, ..job };
+        assert_eq!(asked(&trades, to), (from.plus(-MARGIN), to.plus(MARGIN)));
     }
 }

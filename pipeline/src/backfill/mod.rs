@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::fence::Fence;
 use self::fetch::Source;
-use self::jobs::{Job, holes, names, old_enough, ranges};
+use self::jobs::{Job, asked, holes, names, old_enough, ranges, windows};
 use crate::gaps::{Hole, Wanted, list};
 use crate::kafka::RawPublisher;
 use crate::venue::VenueSpec;
@@ -205,11 +205,7 @@ impl Work<'_> {
         };
         line.to = Some(to);
         let (symbol, kind) = (job.symbol.clone(), job.kind);
-        let (from, until) = match kind {
-            Kind::Trade => (job.from.plus(-MARGIN), to.plus(MARGIN)),
-            // A candle's window is the same by any clock.
-            _ => (Timeframe::M1.start(job.from), to),
-        };
+        let (from, until) = asked(&job, to);
         let span = Span { venue, symbol, kind, from, to: until };
         stored::turn(self.database, &span).await?;
         // What the feed or another backfill has published counts as known only once it is stored.
@@ -229,11 +225,11 @@ impl Work<'_> {
             Ok(evidence) => evidence,
             Err(error) => return Ok(Some(format!("{error:#}"))),
         };
-        if let Some((first, last)) =
-            stored::minutes(job.from, to).filter(|_| job.kind == Kind::VenueCandle)
-        {
-            evidence.needs(first);
-            evidence.needs(last);
+        if kind == Kind::VenueCandle {
+            for (first, last) in windows(&job, to, &holes) {
+                evidence.needs(first);
+                evidence.needs(last);
+            }
         }
         let doubt = evidence.doubt(offer.numbered);
         if doubt.is_none() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
-use tapeline_schemas::{Kind, Micros, Money, Timeframe};
+use tapeline_schemas::{Kind, Money};
 
 use super::Span;
 
@@ -75,13 +75,6 @@ pub(super) async fn around(
     }
     let [before, behind] = found;
     Ok((before, behind))
-}
-
-/// The minutes that a venue has closed within a span.
-pub(super) fn minutes(from: Micros, to: Micros) -> Option<(i64, i64)> {
-    let minute = |at: Micros| at.0.div_euclid(Timeframe::M1.micros());
-    let (first, last) = (minute(from), minute(to) - 1);
-    (first <= last).then_some((first, last))
 }
 
 /// Waits for its turn among all who fill holes of this feed; the turn ends with the connection.

@@ -16,7 +16,10 @@ use tapeline::playback::Speed;
 use tapeline::playback::simulated::{self, Simulated};
 use tapeline::venue::driver::{PlaybackClock, RECORDED_AT};
 use tapeline::wiring::StageName;
-use tapeline_schemas::Micros;
+use tapeline_schemas::{
+    Candle, CandleSource, Control, GapChange, GapState, Kind, Micros, Money, Timeframe, Wide,
+    encode,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Pipeline, Process, eventually};
@@ -208,6 +211,7 @@ async fn a_hole_is_filled_from_the_venues_past_and_its_candles_become_final_inva
     assert!(holes.iter().all(|hole| hole["filled_by"] == "backfill"), "{holes:?}");
     the_venues_candles_come_too_and_agree(&pipeline, &venue).await;
     again_it_changes_nothing(&pipeline, &venue).await;
+    the_candle_before_a_hole_is_corrected(&pipeline, &venue).await;
     for stage in stages {
         stage.stop().await;
     }
@@ -288,4 +292,63 @@ async fn again_it_changes_nothing(pipeline: &Pipeline, venue: &Venue) {
     }
     eventually("at rest", || settled(pipeline)).await;
     assert_eq!(content(pipeline).await, before);
+}
+
+/// The last word on a window comes behind its end. Here a hole took it, of the tape's last minute.
+async fn the_candle_before_a_hole_is_corrected(pipeline: &Pipeline, venue: &Venue) {
+    let open_time = Micros(simulated::Config::default().start.0 + 180_000_000);
+    let close_time = Timeframe::M1.end(open_time);
+    let one: Money = "1".parse().expect("money");
+    let unfinished = Candle {
+        exchange: "BINANCE".into(),
+        symbol: "BTC-USDT".into(),
+        timeframe: "1m".into(),
+        source: CandleSource::Venue,
+        open_time,
+        close_time,
+        open: one,
+        high: one,
+        low: one,
+        close: one,
+        volume: one,
+        quote_volume: Wide::ZERO,
+        trades_count: 1,
+        is_final: false,
+        revision: 1,
+        receive_time: close_time,
+    };
+    let (key, publisher) = ("BINANCE:BTC-USDT", pipeline.context.publisher().expect("publisher"));
+    publisher.event(Kind::VenueCandle, key, &encode(&unfinished)).await.expect("published");
+    let (from, to) = (close_time.plus(50_000), close_time.plus(900_000));
+    for (state, to) in [(GapState::Opened, None), (GapState::Ended, Some(to))] {
+        let hole = Control::Gap(GapChange {
+            venue: "BINANCE".to_owned(),
+            symbol: "BTC-USDT".to_owned(),
+            channel: Kind::VenueCandle.name().to_owned(),
+            state,
+            from,
+            to,
+            cause: "disconnect".to_owned(),
+            filled_by: None,
+        });
+        publisher.control(Kind::VenueCandle, key, &hole).await.expect("control");
+    }
+    publisher.delivered().await.expect("delivered");
+    eventually("its hole is recorded", || async {
+        pipeline.count("select count(*) from market_data_gaps where state = 'ended'").await == 1
+    })
+    .await;
+    let count = |condition: &str| {
+        let sql = format!(
+            "select count(*) from market_data_ohlcv where source = 'venue' and symbol = 'BTC-USDT' \
+             and time = '{open_time}'::timestamptz and {condition}"
+        );
+        async move { pipeline.count(&sql).await }
+    };
+    assert_eq!(count("not final and volume = 1").await, 1);
+    let (output, lines) = venue.output(pipeline, &BACKFILL).await;
+    assert!(output.status.success() && lines.len() == 1, "{output:?}");
+    assert!(lines[0]["filled"] == 1 && lines[0]["counts"]["published"] == 1, "{lines:?}");
+    eventually("it is corrected", || async { count("final and trades_count > 1").await == 1 })
+        .await;
 }
