@@ -113,19 +113,24 @@ impl Source {
             publish(publisher, part, &event).await?;
             counts.published += 1;
         }
-        asked
+        let through = asked?;
+        if !offer.numbered {
+            evidence.reaches(part.end.min(part.to), through);
+        }
+        Ok(())
     }
 
-    /// Gets all pages of a part.
+    /// Gets all pages of a part; answers up to when they show that they are all.
     async fn pages(
         &self,
         ask: &Ask,
         offer: &Offer,
         evidence: &mut Evidence,
         events: &mut Vec<Past>,
-    ) -> Result<()> {
+    ) -> Result<Option<Micros>> {
         let mut history = (offer.history)();
         let mut path = history.first(ask);
+        let mut through = None;
         loop {
             let (body, at) = self.answer(&path).await?;
             let page = history
@@ -136,15 +141,16 @@ impl Source {
                 numbers.for_each(|number| evidence.came.add(number));
             }
             events.extend(page.events);
+            through = through.max(page.through);
             match page.next {
                 Next::Page(next) if next == path => {
                     bail!("{} answers {path} without an end", self.spec.name)
                 }
                 Next::Page(next) => path = next,
-                Next::Done => return Ok(()),
+                Next::Done => return Ok(through),
                 Next::Exhausted(reason) => {
                     evidence.exhausted = Some(reason);
-                    return Ok(());
+                    return Ok(through);
                 }
             }
         }

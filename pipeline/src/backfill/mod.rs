@@ -61,6 +61,8 @@ struct Span {
     kind: Kind,
     from: Micros,
     to: Micros,
+    /// The end of what is to be filled; what is asked for may go on behind it.
+    end: Micros,
 }
 
 impl Span {
@@ -206,7 +208,7 @@ impl Work<'_> {
         line.to = Some(to);
         let (symbol, kind) = (job.symbol.clone(), job.kind);
         let (from, until) = asked(&job, to);
-        let span = Span { venue, symbol, kind, from, to: until };
+        let span = Span { venue, symbol, kind, from, to: until, end: to };
         stored::turn(self.database, &span).await?;
         // What the feed or another backfill has published counts as known only once it is stored.
         if !self.fence.passed(self.database, &span).await? {

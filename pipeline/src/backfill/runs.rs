@@ -1,5 +1,7 @@
 //! Which numbers of a sequence have come, and whether that is all of it.
 
+use tapeline_schemas::Micros;
+
 /// Numbers that have come, as runs without a gap; few, since venues give them in order.
 #[derive(Debug, Default)]
 pub(super) struct Runs(Vec<(i64, i64)>);
@@ -46,6 +48,8 @@ pub(super) struct Evidence {
     pub(super) around: (Option<i64>, Option<i64>),
     /// Why the venue gave no more, where it did not give all.
     pub(super) exhausted: Option<&'static str>,
+    /// The last moment up to which answers had to be whole and did not show it.
+    pub(super) short_of: Option<Micros>,
 }
 
 impl Evidence {
@@ -53,6 +57,13 @@ impl Evidence {
     pub(super) fn needs(&mut self, number: i64) {
         let (first, last) = self.must.unwrap_or((number, number));
         self.must = Some((first.min(number), last.max(number)));
+    }
+
+    /// Includes an answer that had to be whole up to `end` and shows that it is up to `through`.
+    pub(super) fn reaches(&mut self, end: Micros, through: Option<Micros>) {
+        if through.is_none_or(|through| through < end) {
+            self.short_of = self.short_of.max(Some(end));
+        }
     }
 
     /// Why something may still be missing; none where nothing is. Numbers count where `numbered`.
@@ -67,6 +78,11 @@ impl Evidence {
         }
         if let Some(reason) = self.exhausted {
             return Some(reason.to_owned());
+        }
+        if let Some(end) = self.short_of {
+            return Some(format!(
+                "nothing that the venue gave shows that its past is whole up to {end} yet, run again"
+            ));
         }
         if let [(_, last), (next, _), ..] = runs.as_slice() {
             let (from, to) = (last.saturating_add(1), next.saturating_sub(1));
@@ -129,5 +145,17 @@ mod tests {
         evidence.around = (Some(9), Some(20));
         assert_eq!(evidence.doubt(true), None);
         assert!(evidence.doubt(false).is_some());
+    }
+    #[test]
+    fn without_numbers_answers_that_do_not_reach_the_end_prove_nothing() {
+        let mut evidence = Evidence::default();
+        evidence.reaches(Micros(10), Some(Micros(10)));
+        assert_eq!(evidence.doubt(false), None);
+        evidence.reaches(Micros(20), Some(Micros(19)));
+        evidence.reaches(Micros(5), Some(Micros(30)));
+        assert!(evidence.doubt(false).expect("a doubt").contains(&Micros(20).to_string()));
+        let mut nothing = Evidence::default();
+        nothing.reaches(Micros(10), None);
+        assert!(nothing.doubt(false).is_some());
     }
 }

@@ -71,6 +71,9 @@ pub struct Page {
     pub events: Vec<Past>,
     /// What follows.
     pub next: Next,
+    /// Up to when this answer shows the venue's past to be whole. Only where events have no numbers: there an answer that
+    /// ends too early looks like any other.
+    pub through: Option<Micros>,
 }
 
 /// The past of one kind, as a venue gives it. One is made for each question, so that it may remember pages.

@@ -23,6 +23,7 @@ mod pooled;
 mod python;
 mod quarantine;
 mod rebuilt;
+mod reach;
 #[path = "../shared/recorded.rs"]
 mod recorded;
 mod registry_down;

@@ -175,6 +175,30 @@ fn pages_go_back_until_the_time_asked_for_or_until_the_venue_has_no_more() {
 }
 
 #[test]
+fn without_numbers_an_answer_shows_up_to_when_it_is_whole() {
+    let second = 1_000_000;
+    // Kraken's goes on to now: it is whole up to its newest trade, whether that was asked for or not.
+    let traded = Micros(1_688_669_597_827_736);
+    for to in [traded.plus(-second), traded.plus(second)] {
+        let kraken = ask("KRAKEN", traded.plus(-9 * second), to);
+        let mut history = history("KRAKEN", Kind::Trade);
+        history.first(&kraken);
+        let page = history.decode(&kraken, SAME[3].2.as_bytes(), NOW).unwrap();
+        assert_eq!(page.through, Some(traded));
+        let nothing = br#"{"error":[],"result":{"XXBTZUSD":[],"last":"1688669597827736900"}}"#;
+        assert_eq!(history.decode(&kraken, nothing, NOW).unwrap().through, None);
+    }
+    // Upbit's begins where it is told to, by its own clock; but one without a trade may be no answer at all.
+    let to = Micros(1_618_678_292_000_000);
+    let upbit = Ask { now: to.plus(9 * second), ..ask("UPBIT", to.plus(-60 * second), to) };
+    let mut history = history("UPBIT", Kind::Trade);
+    history.first(&upbit);
+    let page = history.decode(&upbit, SAME[5].2.as_bytes(), upbit.now).unwrap();
+    assert_eq!((page.events.len(), page.through), (1, Some(to)));
+    assert_eq!(history.decode(&upbit, b"[]", upbit.now).unwrap().through, None);
+}
+
+#[test]
 fn a_venues_error_in_place_of_trades_is_an_error() {
     for (name, body) in [
         ("KRAKEN", r#"{"error":["EGeneral:Too many requests"]}"#),

@@ -77,7 +77,7 @@ impl History for Trades {
                 _ => Next::Done,
             },
         };
-        Ok(Page { events: within(ask, trades), next })
+        Ok(Page { events: within(ask, trades), next, through: None })
     }
 }
 
@@ -135,6 +135,7 @@ impl History for Klines {
                 Some(next) if full && next <= ask.to => Next::Page(klines(ask, next)),
                 _ => Next::Done,
             },
+            through: None,
         })
     }
 }

@@ -47,6 +47,6 @@ impl History for Trades {
             (Some(_), _) => Next::Done,
             (None, _) => Next::Exhausted("Coinbase gives no older trades"),
         };
-        Ok(Page { events: within(ask, trades), next })
+        Ok(Page { events: within(ask, trades), next, through: None })
     }
 }

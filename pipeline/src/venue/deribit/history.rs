@@ -71,6 +71,6 @@ impl History for Trades {
             }
             _ => Next::Done,
         };
-        Ok(Page { events: within(ask, trades), next })
+        Ok(Page { events: within(ask, trades), next, through: None })
     }
 }

@@ -72,6 +72,8 @@ impl History for Trades {
         }
         let more = rows.len() >= LIMIT && trades.last().is_some_and(|t| t.venue_time <= ask.to);
         let next = if more { Next::Page(since(ask, last)) } else { Next::Done };
-        Ok(Page { events: within(ask, trades), next })
+        // Oldest first and on to now: nothing says that it is all but a trade behind what was asked for.
+        let through = trades.last().map(|trade| trade.venue_time);
+        Ok(Page { events: within(ask, trades), next, through })
     }
 }

@@ -62,6 +62,6 @@ impl History for Trades {
                 ask.native, oldest.trade_id
             )),
         };
-        Ok(Page { events: within(ask, trades), next })
+        Ok(Page { events: within(ask, trades), next, through: None })
     }
 }

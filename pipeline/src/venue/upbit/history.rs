@@ -100,6 +100,8 @@ impl History for Trades {
                 self.page(ask, at, "")
             }
         };
-        Ok(Page { events: within(ask, trades), next })
+        // Newest first, from a moment of the venue's own clock on: what there is up to it comes before any other.
+        let through = oldest.map(|_| ask.to.min(ask.now));
+        Ok(Page { events: within(ask, trades), next, through })
     }
 }
