@@ -17,13 +17,14 @@ mod hostile;
 mod influx;
 mod instruments;
 mod judgement;
+mod kept;
 mod lag;
 mod look;
 mod pooled;
 mod python;
 mod quarantine;
-mod rebuilt;
 mod reach;
+mod rebuilt;
 #[path = "../shared/recorded.rs"]
 mod recorded;
 mod registry_down;
