@@ -7,14 +7,14 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tokio::sync::mpsc;
 
 use super::batch::BatchBuilder;
-use super::columns::{ArchivedTable, Column, arrow_schema};
+use super::columns::{ArchivedTable, Column, ColumnType, arrow_schema};
 use super::tuples::{RowSum, TupleReader};
 
 /// Rows a batch, a row group, and an object at most. A query reads whole row groups.
@@ -23,6 +23,16 @@ const GROUP_ROWS: usize = 131_072;
 const FILE_ROWS: u64 = 2_000_000;
 /// Level of zstd: beyond 3, time grows and size hardly shrinks.
 const ZSTD_LEVEL: i32 = 3;
+
+/// How the values of a column are kept that hardly ever repeat, but follow each other closely in the order of the rows.
+/// A dictionary of them would be given up after much work.
+fn by_difference(column: &Column) -> Option<Encoding> {
+    match (column.kind, column.name.as_str()) {
+        (ColumnType::Timestamp | ColumnType::Bigint, _) => Some(Encoding::DELTA_BINARY_PACKED),
+        (ColumnType::Text, "trade_id" | "event_id") => Some(Encoding::DELTA_BYTE_ARRAY),
+        _ => None,
+    }
+}
 
 /// A finished object.
 #[derive(Debug)]
@@ -45,7 +55,6 @@ pub(super) struct Encoder {
     schema: SchemaRef,
     exchange_index: Option<usize>,
     sorting: Vec<SortingColumn>,
-    plain: Vec<String>,
     builder: BatchBuilder,
     open: Option<OpenFile>,
     finished: mpsc::Sender<Encoded>,
@@ -66,15 +75,12 @@ impl Encoder {
                 nulls_first: false,
             })
             .collect();
-        // identities hardly ever repeat: a dictionary of them is given up after much work
-        let plain = ["trade_id", "event_id", "origin", "sequence"].map(str::to_owned).to_vec();
         Ok(Encoder {
             exchange_index: table.by_exchange.then(|| table.index_of("exchange")).flatten(),
             builder: BatchBuilder::new(&columns, Arc::clone(&schema))?,
             columns,
             schema,
             sorting,
-            plain,
             open: None,
             finished,
         })
@@ -124,9 +130,13 @@ impl Encoder {
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_sorting_columns(Some(self.sorting.clone()));
-        for column in &self.plain {
-            properties =
-                properties.set_column_dictionary_enabled(ColumnPath::from(column.as_str()), false);
+        for (column, encoding) in
+            self.columns.iter().filter_map(|column| Some((column, by_difference(column)?)))
+        {
+            let path = ColumnPath::from(column.name.as_str());
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, encoding);
         }
         let writer =
             ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties.build()))?;
