@@ -79,6 +79,14 @@ impl Evidence {
         if let Some(reason) = self.exhausted {
             return Some(reason.to_owned());
         }
+        if let (true, (Some(before), Some(behind))) = (numbered, self.around)
+            && behind > before.saturating_add(1)
+        {
+            let (from, to) = (before.saturating_add(1), behind.saturating_sub(1));
+            return Some(format!(
+                "the venue's past does not hold all of the numbers {from} to {to} yet"
+            ));
+        }
         if let Some(end) = self.short_of {
             return Some(format!(
                 "nothing that the venue gave shows that its past is whole up to {end} yet, run again"
@@ -146,6 +154,20 @@ mod tests {
         assert_eq!(evidence.doubt(true), None);
         assert!(evidence.doubt(false).is_some());
     }
+
+    #[test]
+    fn numbers_between_two_known_ones_that_do_not_come_are_missing_however_quiet_the_market_was() {
+        let mut evidence = came([]);
+        evidence.around = (Some(100), Some(150));
+        assert!(evidence.doubt(true).expect("a doubt").contains("numbers 101 to 149"));
+        assert_eq!(evidence.doubt(false), None);
+        evidence.around = (Some(100), Some(101));
+        assert_eq!(evidence.doubt(true), None);
+        let mut some = came(101..121);
+        some.around = (Some(100), Some(150));
+        assert!(some.doubt(true).is_some());
+    }
+
     #[test]
     fn without_numbers_answers_that_do_not_reach_the_end_prove_nothing() {
         let mut evidence = Evidence::default();

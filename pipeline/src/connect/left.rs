@@ -15,10 +15,9 @@ use crate::wiring::Context;
 
 /// How long the database is given to name the open holes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Records at the end of each partition of which the store may not have told yet.
-const BEHIND_STORE: i64 = 2_000;
-/// Records at the end of each partition that are looked through where the database does not answer.
-const WITHOUT_STORE: i64 = 20_000;
+/// Records at the end of each partition that are looked through: the store may not have told of them yet. What is
+/// further back while it is that far behind, or away, stays open until the next connector starts.
+const TAIL_RECORDS: i64 = 20_000;
 
 /// Says in `venue` where a connector goes on: it opens its holes where the log's cover ends, and ends those that are open.
 pub(super) async fn resume(context: &Context, venue: &mut VenueConfig) -> Result<()> {
@@ -50,13 +49,13 @@ pub(super) async fn open_holes(
             None
         }
     };
-    let records = if stored.is_some() { BEHIND_STORE } else { WITHOUT_STORE };
     let (kafka, venue) = (context.config.kafka.clone(), venue.to_owned());
     let symbols = settings.symbols.clone();
     let mut topics = context.raw_topics()?;
     topics.retain(|topic| settings.channels.contains(&topic.kind));
-    let told =
-        tokio::task::spawn_blocking(move || last_gaps(&kafka, &venue, &topics, &symbols, records));
+    let told = tokio::task::spawn_blocking(move || {
+        last_gaps(&kafka, &venue, &topics, &symbols, TAIL_RECORDS)
+    });
     Ok(open(stored.unwrap_or_default(), told.await??))
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Writer<C: ProducerContext + 'static> {
     openings: Openings,
     /// Numbers of partitions, as they were at the first message by key.
     partitions: RwLock<HashMap<String, i32>>,
+    /// Held by one who waits until nothing is under way: among others' messages that would never be.
+    gate: tokio::sync::RwLock<()>,
 }
 
 /// What a producer's context knows.
@@ -34,7 +36,8 @@ pub(super) trait Failing: ProducerContext {
 
 impl<C: Failing + 'static> Writer<C> {
     pub(super) fn new(producer: ThreadedProducer<C>) -> Writer<C> {
-        Writer { producer, openings: Openings::default(), partitions: RwLock::default() }
+        let (openings, partitions, gate) = Default::default();
+        Writer { producer, openings, partitions, gate }
     }
 
     pub(super) fn context(&self) -> &C {
@@ -71,6 +74,7 @@ impl<C: Failing + 'static> Writer<C> {
         check: impl Fn() -> Result<(), String>,
     ) -> Result<(), String> {
         let topic = record.topic;
+        let _passed = self.gate.read().await;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -121,8 +125,9 @@ impl<C: Failing + 'static> Writer<C> {
             .ok_or_else(|| format!("topic {topic} is not there: it has no partitions"))
     }
 
-    /// Sends what lingers, and waits until no message is under way any more.
+    /// Sends what lingers, and waits until no message is under way any more; nobody else's is taken meanwhile.
     pub(super) async fn flush(self: &Arc<Self>) -> Result<(), String> {
+        let _closed = self.gate.write().await;
         while self.producer.in_flight_count() > 0 {
             let this = Arc::clone(self);
             let flush = tokio::task::spawn_blocking(move || flush(&this.producer, FLUSH));

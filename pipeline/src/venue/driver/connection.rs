@@ -8,7 +8,7 @@ use futures_util::{FutureExt, SinkExt};
 use tapeline_schemas::{GapChange, Micros};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use yawc::close::CloseCode;
 use yawc::{Frame, OpCode, TcpWebSocket, WebSocketError};
 
@@ -123,6 +123,7 @@ impl Link {
         let mut recorded = None;
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(self.keepalive.ping_every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A message that waits for its turn; reading goes on meanwhile.
         let mut unsent = None;
         let mut due = std::pin::pin!(tokio::time::sleep_until(heard));

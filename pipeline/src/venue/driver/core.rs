@@ -20,6 +20,7 @@ use super::lease::is_held;
 use super::overlap::Seen;
 use super::reload::Subscriptions;
 use super::rest::{Answer, Rest, RestError};
+use super::tasks::reap;
 use super::twin::Twins;
 use super::unit::{Pending, Unit, apply_snapshot};
 use super::{DriverError, VenueConfig};
@@ -129,9 +130,8 @@ impl<P: Publisher> Core<P> {
             }
             self.publish().await?;
             self.announce().await?;
-            // Only so that what has finished is not kept.
-            while self.requests.try_join_next().is_some() {}
-            while self.links.try_join_next().is_some() {}
+            reap(&mut self.requests);
+            reap(&mut self.links);
         }
         self.finish().await
     }
@@ -294,7 +294,7 @@ impl<P: Publisher> Core<P> {
         }
         let unit = &self.units[index];
         let (Some(outbox), Some(last)) =
-            (unit.outboxes.get(connection).cloned(), texts.last().cloned())
+            (unit.outboxes.get(connection).map(mpsc::Sender::downgrade), texts.last().cloned())
         else {
             return;
         };
@@ -305,9 +305,11 @@ impl<P: Publisher> Core<P> {
         }
         self.requests.spawn(async move {
             rest.allowed().await;
-            for text in texts {
-                // The connection may have ended meanwhile.
-                let _ = outbox.send(text).await;
+            // Nobody may need the connection any more.
+            if let Some(outbox) = outbox.upgrade() {
+                for text in texts {
+                    let _ = outbox.send(text).await;
+                }
             }
             // Not before: the venue's pace may hold them up.
             lock(&waiting).remove(&feed);

@@ -62,6 +62,15 @@ impl Held {
         self.publishes && self.holding.borrow().holds()
     }
 
+    /// The lease is no longer held: from when it was last seen to be, what comes may be missing in the log, whoever
+    /// holds it next.
+    fn lapsed(&mut self) {
+        self.publishes = false;
+        self.reading = None;
+        let seen = self.heard.map(|(_, at)| at).filter(|at| *at > Micros::default());
+        self.other_at = self.other_at.or(seen);
+    }
+
     /// The log knows of holes of this feed already, by start and cause.
     pub(super) fn knows(&mut self, kind: Kind, key: &str, holes: &[(Micros, String)]) {
         let known = holes.iter().map(|(from, _)| (kind, key.to_owned(), *from));
@@ -83,6 +92,9 @@ impl Held {
             return true;
         }
         let speaks = self.speaks();
+        if self.publishes && !speaks {
+            self.lapsed();
+        }
         let slot = (outgoing.kind, outgoing.key.clone());
         match &outgoing.body {
             Body::Event(_) if speaks => {}
@@ -122,12 +134,12 @@ impl<P: Publisher> Core<P> {
         if holding.holds() == self.held.publishes {
             return;
         }
-        self.held.publishes = holding.holds();
-        if !self.held.publishes {
-            self.held.reading = None;
+        if !holding.holds() {
+            self.held.lapsed();
             info!(venue = self.spec.name, "another publishes tickers and books now");
             return;
         }
+        self.held.publishes = true;
         info!(venue = self.spec.name, token = holding.token, "publishing tickers and books");
         let from = self.held.other_at.take();
         self.begin(from, now);
@@ -138,10 +150,14 @@ impl<P: Publisher> Core<P> {
     /// was seen to hold it, nothing is known since the log's cover ended.
     fn begin(&mut self, from: Option<Micros>, now: Micros) {
         let mut latest = std::mem::take(&mut self.held.latest);
-        for unit in self.units.iter_mut().filter(|unit| unit.takes.is_none()) {
-            let feeds: Vec<_> = unit.feeds().map(|(n, feed)| (n, feed.clone())).collect();
-            for (connection, feed) in feeds.into_iter().filter(|(_, feed)| is_held(feed.0)) {
-                let (kind, symbol) = &feed;
+        for index in 0..self.units.len() {
+            let feeds = self.units[index].feeds().map(|(n, feed)| (n, feed.clone()));
+            let feeds: Vec<_> = feeds.filter(|(_, feed)| is_held(feed.0)).collect();
+            for (connection, feed) in feeds {
+                if self.serving(&feed) != Some(index) {
+                    continue;
+                }
+                let (unit, (kind, symbol)) = (&mut self.units[index], &feed);
                 let from = from.or_else(|| self.config.resume_from.get(kind).copied());
                 let key = format!("{}:{symbol}", self.spec.name);
                 unit.out.open_again(&feed);
@@ -221,5 +237,28 @@ impl<P: Publisher> Core<P> {
         let successor = self.units.iter().position(|unit| takes(unit) == Some(true));
         let alone = |unit: &Unit| takes(unit).is_none() && has(unit);
         successor.or_else(|| self.units.iter().position(alone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::venue::driver::lease;
+
+    #[test]
+    fn a_lease_that_lapsed_is_a_hole_from_when_it_was_last_seen_to_be_held_whoever_has_it_next() {
+        let (says, holding) = lease::start(false);
+        let mut held = Held::new(holding);
+        held.heard = Some((Holding::alone(), Micros(7)));
+        let ticker =
+            Outgoing { kind: Kind::Ticker, key: "X:A-B".to_owned(), body: Body::Event(Vec::new()) };
+        assert!(held.passes(&ticker));
+        let (_, lapsed) = lease::start(true);
+        says.send_replace(*lapsed.borrow());
+        assert!(!held.passes(&ticker));
+        // Held again before anybody looked.
+        says.send_replace(Holding::alone());
+        assert!(!held.passes(&ticker), "nothing follows before the hole is said");
+        assert_eq!((held.publishes, held.other_at), (false, Some(Micros(7))));
     }
 }

@@ -32,6 +32,7 @@ mod rest;
 mod resume;
 mod shared;
 mod symbols;
+mod tasks;
 mod twin;
 mod unit;
 mod watch;
