@@ -41,7 +41,7 @@ pub struct RebuildArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Seconds that the store is given to come to the log's end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub wait: u64,
     /// Print one JSON object.
     #[arg(long)]

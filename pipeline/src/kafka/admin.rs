@@ -26,6 +26,9 @@ pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 const KNOWN: Duration = Duration::from_secs(120);
 /// Pause between two looks whether they do.
 const KNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// In the note of a connection that its broker closed before a word of its own. It may want TLS, or be on its way down
+/// while another one answers, so this only explains why no answer came.
+const CLOSED_AT_ONCE: &str = "in state APIVERSION_QUERY";
 /// librdkafka does not repeat itself before.
 const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// Suffix of the topic of windows to be computed again.
@@ -256,7 +259,7 @@ impl Admin {
             let mut refused = None;
             while event.is_null() && refused.is_none() && Instant::now() < deadline {
                 event = ffi::rd_kafka_queue_poll(queue, KNOWN_PAUSE.as_millis() as i32);
-                refused = self.refused();
+                refused = self.refused().filter(|why| !why.contains(CLOSED_AT_ONCE));
             }
             let states = if event.is_null() {
                 let late = || format!("kafka did not describe its topics within {ADMIN_TIMEOUT:?}");

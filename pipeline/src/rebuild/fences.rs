@@ -1,13 +1,12 @@
 //! Whether the database has all that Redis may have shown: the store's fences against the log's ends.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sqlx::PgConnection;
 use tapeline_stages::flow::{Topic, TopicPartition};
 use tapeline_stages::sinks::TopicIdentity;
-use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::database::reader;
@@ -19,20 +18,19 @@ const POLL: Duration = Duration::from_millis(300);
 const FENCES: &str = "select topic, partition, topic_id, coalesce(next_offset, 0)
     from tapeline_fence where pipeline = $1 and topic = any($2)";
 
-/// A snapshot of the database with all in it that `topics` hold now. The store is given `wait` to come to it.
+/// A snapshot of the database with all in it that `topics` hold now. The store is given time `until` then to come to it.
 pub(super) async fn passed(
     config: &Config,
     topics: &[Topic],
     identities: &[TopicIdentity],
-    wait: Duration,
+    until: Instant,
 ) -> Result<PgConnection> {
     let ends = ends(config, topics).await?;
-    let deadline = Instant::now() + wait;
     loop {
         let mut database = reader(&config.database).await?;
         let behind = behind(&mut database, config, identities, &ends).await?;
         let Some(behind) = behind else { return Ok(database) };
-        if Instant::now() >= deadline {
+        if Instant::now() >= until {
             bail!(
                 "the store has not taken all of the log, and what it lacks may have been shown already: {behind}. \
                  Start it, or let it catch up (`tapeline lag --stage store`), and ask again"

@@ -10,7 +10,7 @@ mod places;
 mod report;
 mod rows;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -93,10 +93,10 @@ impl Rebuild<'_> {
     /// A snapshot of the database that holds all that Redis may have shown, with its flags.
     async fn snapshot(&self) -> Result<PgConnection> {
         let (values, anomalies) = self.topics.split_at(CACHED_KINDS.len());
-        let wait = self.request.wait;
-        drop(fences::passed(self.config, values, &self.identities, wait).await?);
+        let until = Instant::now() + self.request.wait;
+        drop(fences::passed(self.config, values, &self.identities, until).await?);
         // Asked for only now: the anomaly of an event may come into the log a moment behind it.
-        fences::passed(self.config, anomalies, &self.identities, wait).await
+        fences::passed(self.config, anomalies, &self.identities, until).await
     }
 
     async fn kind(&mut self, database: &mut PgConnection, kind: Kind) -> Result<KindReport> {
@@ -129,7 +129,7 @@ impl Rebuild<'_> {
     ) -> Result<()> {
         newest(database, wanted, async |event| {
             let place = event.origin.context("a row without an origin")?;
-            let Some(left) = living.left(place, event.time) else {
+            let Some(left) = living.left(place, event.time, Instant::now()) else {
                 report.expired += 1;
                 return Ok(());
             };

@@ -33,7 +33,15 @@ pub(super) enum Place {
 
 /// Stored candles, one a symbol and timeframe (invariant 8: as many as the cache itself holds).
 #[derive(Debug, Default)]
-pub(super) struct Candles(HashMap<String, (StoredEvent, Place)>);
+pub(super) struct Candles(HashMap<String, Looked>);
+
+#[derive(Debug)]
+struct Looked {
+    stored: StoredEvent,
+    place: Place,
+    /// Newest time that the log has had so far: behind it, the cache takes nothing older.
+    newest: Micros,
+}
 
 fn key(exchange: &str, symbol: &str, timeframe: &str) -> String {
     format!("{exchange}:{symbol}:{timeframe}")
@@ -43,7 +51,8 @@ impl Candles {
     pub(super) fn add(&mut self, event: StoredEvent) {
         let timeframe = event.timeframe.as_deref().unwrap_or_default();
         let key = key(&event.exchange, &event.symbol, timeframe);
-        self.0.insert(key, (event, Place::Nowhere));
+        let newest = Micros(i64::MIN);
+        self.0.insert(key, Looked { stored: event, place: Place::Nowhere, newest });
     }
 
     /// The same with the place of each, by what was appended to `topic` within the lifetime of a value.
@@ -70,7 +79,7 @@ impl Candles {
                 }
                 Ok(())
             })?;
-            Ok(self.0.into_values().collect())
+            Ok(self.0.into_values().map(|looked| (looked.stored, looked.place)).collect())
         })
         .await?
     }
@@ -79,12 +88,16 @@ impl Candles {
     fn look(&mut self, record: &Record<'_>, payload: &[u8]) {
         let Ok(made) = Candle::decode(payload) else { return }; // no stage takes it either
         let key = key(&made.exchange, &made.symbol, &made.timeframe);
-        let Some((stored, place)) = self.0.get_mut(&key) else { return };
-        if stored.payload == payload {
+        let Some(looked) = self.0.get_mut(&key).filter(|looked| made.open_time >= looked.newest)
+        else {
+            return;
+        };
+        looked.newest = made.open_time;
+        if looked.stored.payload == payload {
             let (partition, offset) = (record.at.partition, record.offset);
-            *place = Place::At { partition, offset, appended: record.time };
-        } else if made.open_time >= stored.time {
-            *place = Place::Overtaken;
+            looked.place = Place::At { partition, offset, appended: record.time };
+        } else if made.open_time >= looked.stored.time {
+            looked.place = Place::Overtaken;
         }
     }
 }
@@ -155,7 +168,7 @@ mod tests {
             let record = Record { at, offset, time, key: None, value: None, headers };
             candles.look(&record, &candle(minute, revision));
         }
-        candles.0.into_values().next().expect("one").1
+        candles.0.into_values().next().expect("one").place
     }
 
     #[test]
@@ -169,5 +182,6 @@ mod tests {
         assert_eq!(place(&[(5, 1), (6, 0)]), Place::Overtaken);
         assert_eq!(place(&[(5, 1), (5, 0)]), Place::Overtaken);
         assert_eq!(place(&[(5, 0)]), Place::Overtaken);
+        assert_eq!(place(&[(5, 1), (6, 0), (5, 1)]), Place::Overtaken, "emitted again, too late");
     }
 }

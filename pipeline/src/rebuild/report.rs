@@ -19,7 +19,7 @@ pub struct KindReport {
     pub held: u64,
     /// Newest values, of the time that was looked at, that have outlived theirs.
     pub expired: u64,
-    /// Candles after which the log holds another that is not stored yet, so that they may be older than what was shown.
+    /// Candles where the log ends with another than the one that is stored, so that they may be older than what was shown.
     pub overtaken: u64,
 }
 
@@ -82,7 +82,7 @@ impl Report {
             );
             if *overtaken > 0 {
                 println!(
-                    "{:<7} {overtaken} left out: the log holds newer ones that are not stored",
+                    "{:<7} {overtaken} left out: the log ends with others than those that are stored",
                     ""
                 );
             }

@@ -1,5 +1,5 @@
 //! The newest row of each symbol. What there is of symbols is found by steps through the index, so that neither side
-//! holds more than a row of each.
+//! holds more than a row of each. Backward, because each step then meets the newest entry of a symbol first.
 
 use anyhow::{Result, bail};
 use futures_util::TryStreamExt as _;
@@ -36,13 +36,13 @@ fn statement(kind: Kind) -> Result<String> {
     Ok(format!(
         "with recursive symbols as (
             (select exchange, symbol from {table} where time >= to_timestamp($1 / 1e6)
-                order by exchange, symbol limit 1)
+                order by exchange desc, symbol desc limit 1)
             union all
             select next.exchange, next.symbol from symbols as last cross join lateral (
                 select exchange, symbol from {table}
-                where (exchange, symbol) > (last.exchange, last.symbol)
+                where (exchange, symbol) < (last.exchange, last.symbol)
                     and time >= to_timestamp($1 / 1e6)
-                order by exchange, symbol limit 1) as next
+                order by exchange desc, symbol desc limit 1) as next
         )
         select newest.* from symbols {frames} cross join lateral (
             select {columns} from {table} as event
