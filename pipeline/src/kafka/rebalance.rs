@@ -22,6 +22,8 @@ use crate::config::GroupProtocol;
 /// How long a member of the new protocol that is given nothing is believed to be still joining.
 const SETTLED_MS: i64 = 5_000;
 
+/// librdkafka's name of the connection to the group's coordinator.
+const COORDINATOR: &str = "GroupCoordinator";
 /// How long the coordinator may be out of reach while brokers are not. librdkafka may lose its way
 /// to it for good once a broker has been missing from the metadata (librdkafka 5511).
 const CUT_OFF: Duration = Duration::from_secs(60);
@@ -143,6 +145,16 @@ impl Rebalances {
     }
 }
 
+/// Whether a group has no way to its coordinator although brokers answer: it looks for it, or believes to know it, and the
+/// connection to it is not there.
+fn is_cut_off<'b>(state: &str, brokers: impl Iterator<Item = &'b Broker> + Clone) -> bool {
+    let up = |broker: &Broker| broker.state == "UP";
+    // Its number may stand behind its name.
+    let is_lost = |broker: &Broker| broker.name.starts_with(COORDINATOR) && !up(broker);
+    (state != "up" || brokers.clone().any(is_lost))
+        && brokers.clone().any(|broker| broker.source != "logical" && up(broker))
+}
+
 impl ClientContext for Rebalances {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         self.recreated.hear(message);
@@ -175,8 +187,7 @@ impl ClientContext for Rebalances {
             };
             let none = settled && group.assignment_size == 0;
             self.none_to_own.store(none, Ordering::Release);
-            let learned = |broker: &Broker| broker.source == "learned" && broker.state == "UP";
-            let is_cut_off = group.state != "up" && statistics.brokers.values().any(learned);
+            let is_cut_off = is_cut_off(&group.state, statistics.brokers.values());
             let mut since = self.cut_off_since.lock().unwrap_or_else(PoisonError::into_inner);
             *since = is_cut_off.then(|| since.unwrap_or_else(Instant::now));
         }
@@ -214,5 +225,31 @@ impl ConsumerContext for Rebalances {
         let change =
             if assign { Change::Assign(list.clone()) } else { Change::Revoke(list.clone()) };
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broker(name: &str, source: &str, state: &str) -> Broker {
+        let [name, source, state] = [name, source, state].map(str::to_owned);
+        Broker { name, source, state, ..Broker::default() }
+    }
+
+    #[test]
+    fn a_group_is_cut_off_where_its_coordinator_is_out_of_reach_and_brokers_are_not() {
+        let case = |state: &str, coordinator: &str, other: &str| {
+            let brokers = [
+                broker("127.0.0.1:9092/1", "learned", other),
+                broker("GroupCoordinator/1", "logical", coordinator),
+            ];
+            is_cut_off(state, brokers.iter())
+        };
+        assert!(!case("up", "UP", "UP"));
+        assert!(case("query-coord", "UP", "UP"), "it looks for it");
+        assert!(case("up", "TRY_CONNECT", "UP"), "it believes to know it");
+        assert!(!case("wait-coord", "DOWN", "DOWN"), "nobody answers: that is no reason to end");
+        assert!(!case("query-coord", "UP", "INIT"), "the coordinator's own is not another");
     }
 }
