@@ -318,7 +318,11 @@ impl Feed {
             let each = (rate as f64 * TICK.as_secs_f64()).ceil() as u64;
             while !token.is_cancelled() {
                 ticks.tick().await;
-                self.send(each).await?;
+                if let Err(error) = self.send(each).await {
+                    // Whoever waits for what it sends learns of it only at the end.
+                    eprintln!("the feed of the case has ended: {error:#}");
+                    return Err(error);
+                }
             }
             Ok(self)
         });
