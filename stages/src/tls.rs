@@ -21,13 +21,15 @@ const ADVICE: [(&str, &str); 14] = [
     ("corrupt message", PLAIN),
     ("SSL routines::", PLAIN),
     ("PLAINTEXT broker listener?", PLAIN),
-    // Closed by the broker before a word of its own.
     (
-        "in state APIVERSION_QUERY",
+        CLOSED_AT_ONCE,
         "it may want TLS: set security.protocol in kafka.properties to SASL_SSL or SSL",
     ),
     ("SASL authentication error", "check sasl.username and sasl.password in kafka.properties"),
 ];
+
+/// In librdkafka's note of a connection that its broker closed before a word of its own.
+pub const CLOSED_AT_ONCE: &str = "in state APIVERSION_QUERY";
 
 const UNTRUSTED: &str = "its certificate is of a CA that is not trusted: name the CA's file (sslrootcert in the \
      database's URL, redis.ca_file, registry.ca_file, influx.ca_file)";

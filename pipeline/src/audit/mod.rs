@@ -27,7 +27,7 @@ pub use self::ledger::{Audit, accounted};
 pub use self::report::{Check, PartitionReport, Report};
 use crate::config::Config;
 use crate::database::reader;
-use crate::kafka::{Admin, topic_names};
+use crate::kafka::describe_all;
 use crate::migrate;
 use crate::registry_client::RegistryClient;
 use crate::wiring::STORED_KINDS;
@@ -66,13 +66,7 @@ struct Auditor {
 impl Auditor {
     async fn new(config: &Config, scope: &Scope) -> Result<Auditor> {
         config.kafka.check()?;
-        let kafka = config.kafka.clone();
-        let topics = tokio::task::spawn_blocking(move || {
-            let names = topic_names(&kafka.topic_prefix);
-            let names: Vec<_> = names.iter().map(String::as_str).collect();
-            Admin::new(&kafka)?.describe(&names)
-        })
-        .await??;
+        let topics = describe_all(&config.kafka).await?;
         let prefix = &config.kafka.topic_prefix;
         let mut known = Vec::new();
         let mut subjects = Vec::new();

@@ -83,9 +83,7 @@ impl Evidence {
             && behind > before.saturating_add(1)
         {
             let (from, to) = (before.saturating_add(1), behind.saturating_sub(1));
-            return Some(format!(
-                "the venue's past does not hold all of the numbers {from} to {to} yet"
-            ));
+            return Some(lacks(from, to));
         }
         if let Some(end) = self.short_of {
             return Some(format!(
@@ -98,10 +96,12 @@ impl Evidence {
         }
         let (first, last) = self.must.filter(|_| numbered)?;
         let all = runs.first().is_some_and(|(from, to)| *from <= first && *to >= last);
-        (!all).then(|| {
-            format!("the venue's past does not hold all of the numbers {first} to {last} yet")
-        })
+        (!all).then(|| lacks(first, last))
     }
+}
+
+fn lacks(first: i64, last: i64) -> String {
+    format!("the venue's past does not hold all of the numbers {first} to {last} yet")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{CheckArgs, code};
 use crate::config::Config;
 use crate::database::reader;
 use crate::demo::{self, DemoArgs};
-use crate::kafka::{Admin, topic_names};
+use crate::kafka::describe_all;
 use crate::migrate;
 use crate::registry_client::RegistryClient;
 
@@ -42,14 +42,7 @@ fn report(what: &str, found: Result<String>) -> bool {
 }
 
 async fn kafka(config: &Config) -> Result<String> {
-    let kafka = config.kafka.clone();
-    let topics = tokio::task::spawn_blocking(move || {
-        let names = topic_names(&kafka.topic_prefix);
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        Admin::new(&kafka)?.describe(&names)
-    })
-    .await??;
-    Ok(format!("{} topics", topics.len()))
+    Ok(format!("{} topics", describe_all(&config.kafka).await?.len()))
 }
 
 async fn registry(config: &Config) -> Result<String> {

@@ -15,9 +15,6 @@ use crate::wiring::Context;
 
 /// How long the database is given to name the open holes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Records at the end of each partition that are looked through: the store may not have told of them yet. What is
-/// further back while it is that far behind, or away, stays open until the next connector starts.
-const TAIL_RECORDS: i64 = 20_000;
 
 /// Says in `venue` where a connector goes on: it opens its holes where the log's cover ends, and ends those that are open.
 pub(super) async fn resume(context: &Context, venue: &mut VenueConfig) -> Result<()> {
@@ -42,21 +39,19 @@ pub(super) async fn open_holes(
 ) -> Result<Vec<GapChange>> {
     let asked = tokio::time::timeout(PATIENCE, stored(context, venue, settings)).await;
     let stored = match asked.context("no answer in time").flatten() {
-        Ok(holes) => Some(holes),
+        Ok(holes) => holes,
         Err(error) => {
             let error = format!("{error:#}");
             warn!(venue, error, "only the log's tail tells which holes are open");
-            None
+            Vec::new()
         }
     };
     let (kafka, venue) = (context.config.kafka.clone(), venue.to_owned());
     let symbols = settings.symbols.clone();
     let mut topics = context.raw_topics()?;
     topics.retain(|topic| settings.channels.contains(&topic.kind));
-    let told = tokio::task::spawn_blocking(move || {
-        last_gaps(&kafka, &venue, &topics, &symbols, TAIL_RECORDS)
-    });
-    Ok(open(stored.unwrap_or_default(), told.await??))
+    let told = tokio::task::spawn_blocking(move || last_gaps(&kafka, &venue, &topics, &symbols));
+    Ok(open(stored, told.await??))
 }
 
 /// The holes that are open as the store knows it.

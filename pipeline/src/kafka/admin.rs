@@ -15,7 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
 use tapeline_schemas::{ALL_KINDS, Cleanup, Kind, KindSpec};
-use tapeline_stages::tls::advice;
+use tapeline_stages::tls::{CLOSED_AT_ONCE, advice};
 
 use super::KafkaSettings;
 
@@ -26,9 +26,6 @@ pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 const KNOWN: Duration = Duration::from_secs(120);
 /// Pause between two looks whether they do.
 const KNOWN_PAUSE: Duration = Duration::from_millis(50);
-/// In the note of a connection that its broker closed before a word of its own. It may want TLS, or be on its way down
-/// while another one answers, so this only explains why no answer came.
-const CLOSED_AT_ONCE: &str = "in state APIVERSION_QUERY";
 /// librdkafka does not repeat itself before.
 const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// Suffix of the topic of windows to be computed again.
@@ -91,7 +88,7 @@ pub fn dirty_topic(prefix: &str) -> String {
 }
 
 /// Names of every topic of the pipeline behind `prefix`.
-pub fn topic_names(prefix: &str) -> Vec<String> {
+fn topic_names(prefix: &str) -> Vec<String> {
     plans(prefix).into_iter().map(|plan| plan.name).collect()
 }
 
@@ -172,6 +169,17 @@ pub async fn delete_topics(settings: &KafkaSettings) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Incarnation and partitions of every topic of the pipeline, as [`Admin::describe`] answers.
+pub async fn describe_all(settings: &KafkaSettings) -> Result<HashMap<String, TopicState>> {
+    let settings = settings.clone();
+    tokio::task::spawn_blocking(move || {
+        let names = topic_names(&settings.topic_prefix);
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        Admin::new(&settings)?.describe(&names)
+    })
+    .await?
 }
 
 impl Admin {
@@ -259,6 +267,7 @@ impl Admin {
             let mut refused = None;
             while event.is_null() && refused.is_none() && Instant::now() < deadline {
                 event = ffi::rd_kafka_queue_poll(queue, KNOWN_PAUSE.as_millis() as i32);
+                // Which may be on its way down while another one answers: it only explains why no answer came.
                 refused = self.refused().filter(|why| !why.contains(CLOSED_AT_ONCE));
             }
             let states = if event.is_null() {

@@ -23,7 +23,7 @@ mod tail;
 mod writer;
 
 pub use admin::{
-    Admin, TopicState, create_raw_topic, create_topics, delete_topics, dirty_topic, topic_names,
+    Admin, TopicState, create_raw_topic, create_topics, delete_topics, describe_all, dirty_topic,
 };
 pub use bulk::Bulk;
 pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};

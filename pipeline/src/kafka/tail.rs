@@ -127,14 +127,14 @@ pub fn last_covered(
     Ok(covered)
 }
 
-/// What the last `records` records of each partition that has one of the `symbols` of `venue` say of its holes, in order
-/// within each of the raw `topics`. Blocks.
+/// What the tail of each partition that has one of the `symbols` of `venue` says of its holes, in order within each of the
+/// raw `topics`: the store may not have told of them yet. What is further back while the store is that far behind, or away,
+/// stays open until the next connector starts. Blocks.
 pub fn last_gaps(
     settings: &KafkaSettings,
     venue: &str,
     topics: &[Topic],
     symbols: &[String],
-    records: i64,
 ) -> Result<Vec<GapChange>> {
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     let mut changes = Vec::new();
@@ -149,7 +149,7 @@ pub fn last_gaps(
             }
             let marks = consumer.fetch_watermarks(&topic.name, partition, ASK);
             let (low, high) = marks.context("ends")?;
-            let first = low.max(high - records);
+            let first = low.max(high - TAIL_RECORDS);
             ends.insert(partition, high);
             if first < high {
                 list.add_partition_offset(&topic.name, partition, Offset::Offset(first))?;

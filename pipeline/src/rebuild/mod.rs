@@ -24,7 +24,7 @@ use self::places::{Candles, Place};
 pub use self::report::{KindReport, NotRebuilt, Report};
 use self::rows::{Wanted, newest};
 use crate::config::Config;
-use crate::kafka::{Admin, topic_names};
+use crate::kafka::describe_all;
 use crate::migrate;
 use crate::venue::driver::{Clock as _, SystemClock};
 use crate::wiring::CACHED_KINDS;
@@ -69,13 +69,7 @@ pub async fn run(config: &Config, request: &Request) -> Result<Report> {
 /// What the values and their flags are read from, and which incarnations of it are there.
 async fn topics(config: &Config) -> Result<(Vec<Topic>, Vec<TopicIdentity>)> {
     config.kafka.check()?;
-    let kafka = config.kafka.clone();
-    let states = tokio::task::spawn_blocking(move || {
-        let names = topic_names(&kafka.topic_prefix);
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        Admin::new(&kafka)?.describe(&names)
-    })
-    .await??;
+    let states = describe_all(&config.kafka).await?;
     let mut topics = Vec::new();
     let mut identities = Vec::new();
     for kind in CACHED_KINDS.into_iter().chain([Kind::Anomaly]) {

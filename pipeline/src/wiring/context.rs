@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::{
-    Admin, Bulk, KafkaSettings, RawPublisher, SchemaIds, TopicState, create_topics, dirty_topic,
-    topic_names,
+    Bulk, RawPublisher, SchemaIds, TopicState, create_topics, describe_all, dirty_topic,
 };
 use crate::registry_client::RegistryClient;
 use crate::schemas::register_all;
@@ -44,7 +43,7 @@ impl Context {
             );
         };
         let schema_ids = register_all(&registry, &config.kafka.topic_prefix, shutdown).await?;
-        let topics = describe_all(config.kafka.clone()).await?;
+        let topics = describe_all(&config.kafka).await?;
         Ok(Context {
             config: Arc::new(config),
             schema_ids,
@@ -67,7 +66,7 @@ impl Context {
         config.kafka.partitions = Some(partitions);
         config.pipeline.id = id;
         create_topics(&config.kafka).await?;
-        let topics = describe_all(config.kafka.clone()).await?;
+        let topics = describe_all(&config.kafka).await?;
         let (config, topics) = (Arc::new(config), Arc::new(topics));
         Ok(Context { config, topics, ..self.clone() })
     }
@@ -124,13 +123,4 @@ impl Context {
         let producer = Bulk::new(&self.config.kafka.stream_producer())?;
         Ok(RawPublisher::new(producer, self.prefix(), &partitions, self.schema_ids.clone()))
     }
-}
-
-async fn describe_all(kafka: KafkaSettings) -> Result<HashMap<String, TopicState>> {
-    tokio::task::spawn_blocking(move || {
-        let names = topic_names(&kafka.topic_prefix);
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        Admin::new(&kafka)?.describe(&names)
-    })
-    .await?
 }
