@@ -6,12 +6,12 @@ use std::time::Duration;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::{Executor as _, PgConnection};
-use tapeline::audit::{self, Report, Scope};
+use tapeline::audit::{self, Report};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Book, BookAction, Control, Kind, Level, Micros, Money, Ticker, encode};
 
 use crate::common::{Pipeline, eventually};
-use crate::look::{self, Plain, trade};
+use crate::look::{self, Plain, audited, examined, is_settled, trade};
 
 const MINUTE: i64 = 60_000_000;
 /// 2021-04-17T00:00:00Z, a day's start.
@@ -76,20 +76,6 @@ async fn publish_values(pipeline: &Pipeline, number: i64) {
     };
     publisher.event(Kind::Book, "TEST:B-USD", &encode(&book)).await.expect("published");
     publisher.delivered().await.expect("delivered");
-}
-
-async fn audited(pipeline: &Pipeline) -> Report {
-    audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out")
-}
-
-/// Whether nothing is on its way any more, neither into the tables nor over a candle.
-fn is_settled(report: &Report) -> bool {
-    let on_their_way = report.checks.iter().filter_map(|check| check.figures.get("on_their_way"));
-    report.is_complete() && on_their_way.sum::<i64>() == 0
-}
-
-fn examined(report: &Report, check: &str) -> i64 {
-    report.checks.iter().find(|of| of.name == check).map_or(0, |of| of.examined)
 }
 
 /// The audit must name, in the check of this name, an offence that says `words`.

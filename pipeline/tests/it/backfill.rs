@@ -9,7 +9,6 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use tapeline::audit::{self, Scope};
 use tapeline::config::{Config, VenueConfig};
 use tapeline::connect;
 use tapeline::playback::Speed;
@@ -17,12 +16,12 @@ use tapeline::playback::simulated::{self, Simulated};
 use tapeline::venue::driver::{PlaybackClock, RECORDED_AT};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{
-    Candle, CandleSource, Control, GapChange, GapState, Kind, Micros, Money, Timeframe, Wide,
-    encode,
+    Candle, CandleSource, GapState, Kind, Micros, Money, Timeframe, Wide, encode,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Pipeline, Process, eventually};
+use crate::look;
 
 /// What stands before the venue and answers requests for trades in its own way, so many times.
 #[derive(Default)]
@@ -166,9 +165,8 @@ async fn content(pipeline: &Pipeline) -> Vec<String> {
 }
 
 async fn settled(pipeline: &Pipeline) -> bool {
-    let report = audit::run(&pipeline.context.config, &Scope::default()).await.expect("an audit");
-    let on_their_way = report.checks.iter().filter_map(|check| check.figures.get("on_their_way"));
-    report.ok && report.is_complete() && on_their_way.sum::<i64>() == 0
+    let report = look::audited(pipeline).await;
+    report.ok && look::is_settled(&report)
 }
 
 const INCOMPLETE: &str =
@@ -319,21 +317,12 @@ async fn the_candle_before_a_hole_is_corrected(pipeline: &Pipeline, venue: &Venu
     };
     let (key, publisher) = ("BINANCE:BTC-USDT", pipeline.context.publisher().expect("publisher"));
     publisher.event(Kind::VenueCandle, key, &encode(&unfinished)).await.expect("published");
+    publisher.delivered().await.expect("delivered");
     let (from, to) = (close_time.plus(50_000), close_time.plus(900_000));
     for (state, to) in [(GapState::Opened, None), (GapState::Ended, Some(to))] {
-        let hole = Control::Gap(GapChange {
-            venue: "BINANCE".to_owned(),
-            symbol: "BTC-USDT".to_owned(),
-            channel: Kind::VenueCandle.name().to_owned(),
-            state,
-            from,
-            to,
-            cause: "disconnect".to_owned(),
-            filled_by: None,
-        });
-        publisher.control(Kind::VenueCandle, key, &hole).await.expect("control");
+        let feed = ("BINANCE", "BTC-USDT", Kind::VenueCandle);
+        look::gap(pipeline, feed, state, from, to).await;
     }
-    publisher.delivered().await.expect("delivered");
     eventually("its hole is recorded", || async {
         pipeline.count("select count(*) from market_data_gaps where state = 'ended'").await == 1
     })

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tapeline::audit::{self, Scope};
 use tapeline::wiring::StageName;
-use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Trade};
+use tapeline_schemas::{Control, GapState, Kind, Micros, Trade};
 
 use crate::common::{Pipeline, eventually};
 use crate::look::{self, Seeded, trade};
@@ -31,10 +30,6 @@ const DIFFERENT: &str = "
         is distinct from (t.open, t.high, t.low, t.close, t.volume, t.quote_volume, t.trades_count,
             t.receive_time, t.close_time)";
 
-fn key(venue: &str, symbol: &str) -> String {
-    format!("{venue}:{symbol}")
-}
-
 /// Says that everything of these venues up to `through` has been published.
 async fn complete(pipeline: &Pipeline, venues: &[&str], through: i64) {
     let publisher = pipeline.context.publisher().expect("publisher");
@@ -46,19 +41,8 @@ async fn complete(pipeline: &Pipeline, venues: &[&str], through: i64) {
 }
 
 async fn gap(pipeline: &Pipeline, symbol: &str, state: GapState, from: i64, to: Option<i64>) {
-    let publisher = pipeline.context.publisher().expect("publisher");
-    let change = Control::Gap(GapChange {
-        venue: "KRAKEN".to_owned(),
-        symbol: symbol.to_owned(),
-        channel: "trade".to_owned(),
-        state,
-        from: Micros(from),
-        to: to.map(Micros),
-        cause: "disconnect".to_owned(),
-        filled_by: (state == GapState::Filled).then(|| "rest".to_owned()),
-    });
-    publisher.control(Kind::Trade, &key("KRAKEN", symbol), &change).await.expect("control");
-    publisher.delivered().await.expect("delivered");
+    let feed = ("KRAKEN", symbol, Kind::Trade);
+    look::gap(pipeline, feed, state, Micros(from), to.map(Micros)).await;
 }
 
 /// Waits until the database holds candles that are as many and as final as `sql` wants.
@@ -303,8 +287,7 @@ async fn windows_over_an_accepted_loss_are_computed_from_the_store_or_stay_incom
         gone.1 + 120
     );
     wait(&pipeline, "the others are final", &far).await;
-    let report =
-        audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out");
+    let report = look::audited(&pipeline).await;
     assert!(report.ok, "{report:?}");
     for stage in [validate, store, candles] {
         stage.stop().await;

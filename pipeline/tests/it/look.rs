@@ -11,10 +11,10 @@ use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use sqlx::Connection;
-use tapeline::audit::Audit;
+use tapeline::audit::{self, Audit, Report, Scope};
 use tapeline::kafka::create_topics;
 use tapeline::wiring::Context;
-use tapeline_schemas::{Kind, Micros, Money, Side, Trade, encode};
+use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Money, Side, Trade, encode};
 
 use crate::common::{Pipeline, eventually};
 
@@ -258,4 +258,43 @@ pub(crate) async fn retain(pipeline: &Pipeline, topic: &str, kept: i64) -> Vec<(
     let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("asked");
     deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
     gone
+}
+
+/// Carries out an audit of everything.
+pub(crate) async fn audited(pipeline: &Pipeline) -> Report {
+    audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out")
+}
+
+/// Whether nothing is on its way any more, neither into the tables nor over a candle.
+pub(crate) fn is_settled(report: &Report) -> bool {
+    let on_their_way = report.checks.iter().filter_map(|check| check.figures.get("on_their_way"));
+    report.is_complete() && on_their_way.sum::<i64>() == 0
+}
+
+/// How many things the check of this name has examined.
+pub(crate) fn examined(report: &Report, check: &str) -> i64 {
+    report.checks.iter().find(|of| of.name == check).map_or(0, |of| of.examined)
+}
+
+/// Publishes what a connector says of a hole of one feed: `disconnect`, filled by `rest`.
+pub(crate) async fn gap(
+    pipeline: &Pipeline,
+    (venue, symbol, kind): (&str, &str, Kind),
+    state: GapState,
+    from: Micros,
+    to: Option<Micros>,
+) {
+    let publisher = pipeline.context.publisher().expect("publisher");
+    let change = Control::Gap(GapChange {
+        venue: venue.to_owned(),
+        symbol: symbol.to_owned(),
+        channel: kind.name().to_owned(),
+        state,
+        from,
+        to,
+        cause: "disconnect".to_owned(),
+        filled_by: (state == GapState::Filled).then(|| "rest".to_owned()),
+    });
+    publisher.control(kind, &format!("{venue}:{symbol}"), &change).await.expect("control");
+    publisher.delivered().await.expect("delivered");
 }

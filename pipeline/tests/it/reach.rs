@@ -12,10 +12,11 @@ use serde_json::Value;
 use tapeline::config::VenueConfig;
 use tapeline::venue::driver::RECORDED_AT;
 use tapeline::wiring::StageName;
-use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros};
+use tapeline_schemas::{GapState, Kind, Micros};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::{Pipeline, eventually};
+use crate::look;
 
 /// Start of the hole, in seconds; it is ten of them long.
 const START: i64 = 1_618_678_140;
@@ -72,22 +73,11 @@ async fn without_numbers_a_hole_stays_until_the_venues_answer_reaches_its_end() 
 
     let pipeline = Pipeline::new("reach").await;
     let stages = [StageName::Validate, StageName::Store].map(|stage| pipeline.start(stage));
-    let publisher = pipeline.context.publisher().expect("publisher");
     let end = Micros((START + 10) * SECOND);
     for (state, to) in [(GapState::Opened, None), (GapState::Ended, Some(end))] {
-        let hole = Control::Gap(GapChange {
-            venue: "KRAKEN".to_owned(),
-            symbol: "BTC-USD".to_owned(),
-            channel: Kind::Trade.name().to_owned(),
-            state,
-            from: Micros(START * SECOND),
-            to,
-            cause: "disconnect".to_owned(),
-            filled_by: None,
-        });
-        publisher.control(Kind::Trade, "KRAKEN:BTC-USD", &hole).await.expect("control");
+        let feed = ("KRAKEN", "BTC-USD", Kind::Trade);
+        look::gap(&pipeline, feed, state, Micros(START * SECOND), to).await;
     }
-    publisher.delivered().await.expect("delivered");
     let ended = "select count(*) from market_data_gaps where state = 'ended'";
     eventually("the hole is recorded", || async { pipeline.count(ended).await == 1 }).await;
 

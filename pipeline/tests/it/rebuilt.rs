@@ -7,7 +7,6 @@ use std::time::Duration;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::Executor as _;
-use tapeline::audit::{self, Report, Scope};
 use tapeline::lag::lag;
 use tapeline::rebuild::{self, KindReport, Request};
 use tapeline::wiring::StageName;
@@ -16,7 +15,7 @@ use tapeline_schemas::{
 };
 
 use crate::common::{Pipeline, eventually};
-use crate::look::{self, trade};
+use crate::look::{self, audited, examined, is_settled, trade};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -117,19 +116,6 @@ async fn publish_values(pipeline: &Pipeline) {
     ];
     let books = [book("A-USD", Some("u1"), Some(17)), book("B-USD", None, None)];
     publish(pipeline, &tickers, &books).await;
-}
-
-async fn audited(pipeline: &Pipeline) -> Report {
-    audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out")
-}
-
-fn is_settled(report: &Report) -> bool {
-    let on_their_way = report.checks.iter().filter_map(|check| check.figures.get("on_their_way"));
-    report.is_complete() && on_their_way.sum::<i64>() == 0
-}
-
-fn examined(report: &Report, check: &str) -> i64 {
-    report.checks.iter().find(|of| of.name == check).map_or(0, |of| of.examined)
 }
 
 async fn connect(pipeline: &Pipeline) -> MultiplexedConnection {

@@ -1,22 +1,17 @@
 //! What retention took before it was read, and topics that are not the ones they were: both are
 //! refused by name, and a loss is counted where it is accepted.
 
-use tapeline::audit::{self, Report, Scope};
 use tapeline::wiring::StageName;
 use tapeline_schemas::{Kind, Trade, headers};
 
 use crate::common::{Pipeline, eventually};
-use crate::look::{self, trade};
+use crate::look::{self, audited, trade};
 
 const START: i64 = 1_700_000_000_000_000;
 
 fn trades(ids: std::ops::Range<i64>) -> Vec<Trade<'static>> {
     let symbols = ["A-USD", "B-USD", "C-USD", "D-USD", "E-USD"];
     ids.map(|id| trade("TEST", symbols[id as usize % 5], id, "100.5", START + id * 1_000)).collect()
-}
-
-async fn audited(pipeline: &Pipeline) -> Report {
-    audit::run(&pipeline.context.config, &Scope::default()).await.expect("carried out")
 }
 
 async fn stored(pipeline: &Pipeline, rows: i64) {

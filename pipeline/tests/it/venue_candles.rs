@@ -2,8 +2,7 @@
 
 use tapeline::wiring::StageName;
 use tapeline_schemas::{
-    Candle, CandleSource, Control, GapChange, GapState, Kind, Micros, Money, Timeframe, Wide,
-    encode,
+    Candle, CandleSource, Control, GapState, Kind, Micros, Money, Timeframe, Wide, encode,
 };
 
 use crate::common::{Pipeline, eventually};
@@ -52,19 +51,8 @@ async fn publish(pipeline: &Pipeline, candles: &[Candle<'static>]) {
 }
 
 async fn gap(pipeline: &Pipeline, state: GapState, from: i64, to: Option<i64>) {
-    let publisher = pipeline.context.publisher().expect("publisher");
-    let change = Control::Gap(GapChange {
-        venue: "BINANCE".to_owned(),
-        symbol: "BTC-USD".to_owned(),
-        channel: "trade".to_owned(),
-        state,
-        from: Micros(from),
-        to: to.map(Micros),
-        cause: "disconnect".to_owned(),
-        filled_by: (state == GapState::Filled).then(|| "rest".to_owned()),
-    });
-    publisher.control(Kind::Trade, KEY, &change).await.expect("control");
-    publisher.delivered().await.expect("delivered");
+    let feed = ("BINANCE", "BTC-USD", Kind::Trade);
+    look::gap(pipeline, feed, state, Micros(from), to.map(Micros)).await;
 }
 
 async fn told(pipeline: &Pipeline) -> Vec<Vec<String>> {
