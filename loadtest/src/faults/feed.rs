@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Result, ensure};
 use tapeline::kafka::RawPublisher;
+use tapeline::wiring::Context;
 use tapeline_schemas::{
     Book, BookAction, Control, Kind, Level, Micros, Money, Side, Ticker, Trade, encode,
 };
-use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::random::Random;
@@ -22,8 +22,10 @@ pub(crate) const START: i64 = 1_700_000_000_000_000;
 const STEP: i128 = 10_i128.pow(14);
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
-/// Events a tick of a paced flow.
-const TICK: Duration = Duration::from_millis(20);
+/// Events that may have to be sent again where their producer fails.
+const UNCONFIRMED: usize = 5_000;
+/// Producers that may fail one after the other before the feed gives up.
+const PRODUCERS: u32 = 5;
 
 /// What is mixed into the traffic.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +56,8 @@ pub(crate) struct Sent {
     pub(crate) events: Vec<[u64; 3]>,
     /// Records that must be in quarantine.
     pub(crate) poison: u64,
+    /// How many of them were sent once more and may be there twice.
+    pub(crate) poison_again: u64,
     /// Identities of the newest ticker and book of each symbol, once they are final.
     pub(crate) last: Vec<[String; 2]>,
 }
@@ -90,11 +94,30 @@ pub(crate) struct Event {
     pub(crate) kind: Kind,
     pub(crate) key: String,
     pub(crate) payload: Vec<u8>,
+    is_poison: bool,
 }
 
-/// The generator.
+impl Event {
+    fn new(kind: Kind, symbol: &str, payload: Vec<u8>) -> Event {
+        Event { kind, key: format!("{VENUE}:{symbol}"), payload, is_poison: false }
+    }
+
+    /// The same event with half its bytes: no schema reads that.
+    fn poisoned(&self) -> Event {
+        let payload = self.payload[..self.payload.len() / 2].to_vec();
+        Event { payload, is_poison: true, ..self.clone() }
+    }
+}
+
+/// The generator. Where its producer fails for good, it goes on with another one as a connector
+/// does that is started again: what was not confirmed is sent once more.
 pub(crate) struct Feed {
+    context: Context,
     publisher: RawPublisher,
+    /// In the order they were sent.
+    unconfirmed: Vec<Event>,
+    /// Producers that failed since the last confirmation.
+    failed: u32,
     random: Random,
     mix: Mix,
     pub(crate) sent: Sent,
@@ -105,16 +128,20 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(publisher: RawPublisher, seed: u64, mix: Mix) -> Feed {
-        Feed {
-            publisher,
+    /// A feed of the raw topics that `context` has found.
+    pub(crate) fn new(context: Context, seed: u64, mix: Mix) -> Result<Feed> {
+        Ok(Feed {
+            publisher: context.publisher()?,
+            context,
+            unconfirmed: Vec::new(),
+            failed: 0,
             random: Random::named(seed, "feed"),
             mix,
             sent: Sent { events: vec![[0; 3]; mix.symbols], ..Sent::default() },
             now: START,
             waiting: VecDeque::new(),
             last: vec![Default::default(); mix.symbols],
-        }
+        })
     }
 
     /// Sends about `count` events; they are delivered after [`Feed::delivered`].
@@ -133,8 +160,10 @@ impl Feed {
     }
 
     /// Goes on into other topics.
-    pub(crate) fn replace_publisher(&mut self, publisher: RawPublisher) {
-        self.publisher = publisher;
+    pub(crate) fn go_on_in(&mut self, context: Context) -> Result<()> {
+        self.publisher = context.publisher()?;
+        self.context = context;
+        Ok(())
     }
 
     /// The next event of `kind`, for the caller to send; it counts as sent.
@@ -163,12 +192,12 @@ impl Feed {
         self.now += i64::try_from(ahead.as_micros())?;
         let event = self.trade_received(symbol, now);
         self.now = now;
-        self.publish(&event).await
+        self.publish(event).await
     }
 
     async fn offer(&mut self, event: Event) -> Result<()> {
         if self.random.chance(self.mix.poison) {
-            self.publish(&poison(&event)).await?;
+            self.publish(event.poisoned()).await?;
             self.sent.poison += 1;
         }
         let again = self.random.chance(self.mix.duplicates);
@@ -177,21 +206,58 @@ impl Feed {
         }
         // Only trades may overtake one another: of tickers and books the last one counts.
         if event.kind != Kind::Trade {
-            return self.publish(&event).await;
+            return self.publish(event).await;
         }
         self.waiting.push_back(event);
         while self.waiting.len() > self.mix.shuffle {
             let place = self.random.below(self.waiting.len() as u64) as usize;
             if let Some(event) = self.waiting.remove(place) {
-                self.publish(&event).await?;
+                self.publish(event).await?;
             }
         }
         Ok(())
     }
 
-    async fn publish(&self, event: &Event) -> Result<()> {
+    async fn publish(&mut self, event: Event) -> Result<()> {
         let sent = self.publisher.event(event.kind, &event.key, &event.payload).await;
-        sent.map_err(Error::msg)
+        self.unconfirmed.push(event);
+        match sent {
+            Err(reason) => self.begin_anew(reason).await,
+            Ok(()) if self.unconfirmed.len() < UNCONFIRMED => Ok(()),
+            Ok(()) => self.confirm().await,
+        }
+    }
+
+    /// Waits until everything that was sent is in Kafka.
+    async fn confirm(&mut self) -> Result<()> {
+        while let Err(reason) = self.publisher.delivered().await {
+            self.begin_anew(reason).await?;
+        }
+        self.unconfirmed.clear();
+        self.failed = 0;
+        Ok(())
+    }
+
+    /// Sends what is not confirmed with another producer.
+    async fn begin_anew(&mut self, mut reason: String) -> Result<()> {
+        loop {
+            self.failed += 1;
+            ensure!(self.failed <= PRODUCERS, "{PRODUCERS} producers failed: {reason}");
+            eprintln!("the feed of the case begins anew: {reason}");
+            self.publisher = self.context.publisher()?;
+            match self.send_again().await {
+                Ok(()) => return Ok(()),
+                Err(again) => reason = again,
+            }
+        }
+    }
+
+    async fn send_again(&mut self) -> Result<(), String> {
+        for event in &self.unconfirmed {
+            self.publisher.event(event.kind, &event.key, &event.payload).await?;
+            self.sent.poison_again += u64::from(event.is_poison);
+        }
+        Ok(())
     }
 
     fn money(&mut self, least: u64, spread: u64) -> Money {
@@ -234,7 +300,7 @@ impl Feed {
             venue_time: Micros(time),
             receive_time: Micros(received + 1_000),
         };
-        Event { kind: Kind::Trade, key: format!("{VENUE}:{symbol}"), payload: encode(&trade) }
+        Event::new(Kind::Trade, &symbol, encode(&trade))
     }
 
     fn ticker(&mut self, number: usize) -> Event {
@@ -258,7 +324,7 @@ impl Feed {
             venue_time: Micros(time),
             receive_time: Micros(time + 1_000),
         };
-        Event { kind: Kind::Ticker, key: format!("{VENUE}:{name}"), payload: encode(&ticker) }
+        Event::new(Kind::Ticker, &name, encode(&ticker))
     }
 
     fn book(&mut self, number: usize) -> Event {
@@ -280,15 +346,15 @@ impl Feed {
             venue_time: Micros(time),
             receive_time: Micros(time + 1_000),
         };
-        Event { kind: Kind::Book, key: format!("{VENUE}:{name}"), payload: encode(&book) }
+        Event::new(Kind::Book, &name, encode(&book))
     }
 
     /// Waits until everything sent so far is in Kafka.
     pub(crate) async fn delivered(&mut self) -> Result<()> {
         while let Some(event) = self.waiting.pop_front() {
-            self.publish(&event).await?;
+            self.publish(event).await?;
         }
-        self.publisher.delivered().await.map_err(Error::msg)
+        self.confirm().await
     }
 
     /// The last words: a newest ticker and book of each symbol, and that all of it is complete.
@@ -297,63 +363,23 @@ impl Feed {
         self.now += SECOND;
         for number in 0..self.mix.symbols {
             let (ticker, book) = (self.ticker(number), self.book(number));
-            self.publish(&ticker).await?;
-            self.publish(&book).await?;
+            self.publish(ticker).await?;
+            self.publish(book).await?;
         }
         let through = Micros(self.now + 2 * DAY);
         let complete = Control::Complete { venue: VENUE.to_owned(), through };
-        self.publisher.broadcast(Kind::Trade, &complete).await.map_err(Error::msg)?;
-        self.delivered().await?;
+        // Only what was sent before may be called complete, and nothing is sent again behind it.
+        self.confirm().await?;
+        while let Err(reason) = self.complete(&complete).await {
+            self.begin_anew(reason).await?;
+        }
+        self.failed = 0;
         self.sent.last.clone_from(&self.last);
         Ok(self.sent.clone())
     }
 
-    /// Keeps sending in the background, `rate` events a second.
-    pub(crate) fn flow(mut self, rate: u64) -> Flow {
-        let stop = CancellationToken::new();
-        let token = stop.clone();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TICK);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let each = (rate as f64 * TICK.as_secs_f64()).ceil() as u64;
-            while !token.is_cancelled() {
-                ticks.tick().await;
-                if let Err(error) = self.send(each).await {
-                    // Whoever waits for what it sends learns of it only at the end.
-                    eprintln!("the feed of the case has ended: {error:#}");
-                    return Err(error);
-                }
-            }
-            Ok(self)
-        });
-        Flow { stop, task }
-    }
-}
-
-/// The same event with half its bytes: no schema reads that.
-fn poison(event: &Event) -> Event {
-    let half = event.payload.len() / 2;
-    Event { kind: event.kind, key: event.key.clone(), payload: event.payload[..half].to_vec() }
-}
-
-/// A feed that runs by itself; it ends with the value.
-pub(crate) struct Flow {
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<Result<Feed>>,
-}
-
-impl Flow {
-    /// Ends it; everything it sent is delivered.
-    pub(crate) async fn stop(mut self) -> Result<Feed> {
-        self.stop.cancel();
-        let mut feed = (&mut self.task).await??;
-        feed.delivered().await?;
-        Ok(feed)
-    }
-}
-
-impl Drop for Flow {
-    fn drop(&mut self) {
-        self.stop.cancel();
+    async fn complete(&self, complete: &Control) -> Result<(), String> {
+        self.publisher.broadcast(Kind::Trade, complete).await?;
+        self.publisher.delivered().await
     }
 }

@@ -3,6 +3,7 @@
 
 mod cases;
 mod feed;
+mod flow;
 mod front;
 pub(crate) mod process;
 mod push;

@@ -142,7 +142,7 @@ impl Rig {
 
     /// A feed of this pipeline's raw topics.
     pub(crate) fn feed(&self, seed: u64, mix: Mix) -> Result<Feed> {
-        Ok(Feed::new(self.context.publisher()?, seed, mix))
+        Feed::new(self.context.clone(), seed, mix)
     }
 
     /// Starts stages in one process.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use super::super::feed::{Feed, Flow, Mix};
+use super::super::feed::{Feed, Mix};
+use super::super::flow::Flow;
 use super::super::process::Process;
 use super::super::rig::{How, Rig};
 use super::super::{Outcome, Run};
@@ -231,7 +232,7 @@ pub(crate) async fn delivery_timeouts(run: Arc<Run>) -> Result<Outcome> {
         tapeline::wiring::Context::new(config, &tokio_util::sync::CancellationToken::new()).await?
     };
     let mix = Mix { poison: 50, late: 50, ..Mix::default() };
-    let flow = Feed::new(patient.publisher()?, run.seed, mix).flow(RATE);
+    let flow = Feed::new(patient, run.seed, mix)?.flow(RATE);
     let restarts = std::cell::Cell::new(0_u32);
     let faults = async {
         for _ in 0..rounds {

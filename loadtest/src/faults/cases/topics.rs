@@ -96,7 +96,7 @@ async fn recreated_one(run: &Run, is_raw: bool) -> Result<Outcome> {
     delete(&rig, topic).await?;
     if is_raw {
         // More than before, so that the old position is one of the new topic.
-        feed.replace_publisher(rig.context.publisher()?);
+        feed.go_on_in(rig.context.clone())?;
         feed.send(4_000).await?;
         feed.delivered().await?;
     }
@@ -121,7 +121,7 @@ async fn recreated_one(run: &Run, is_raw: bool) -> Result<Outcome> {
 /// The pipeline under its new name goes on with what comes now.
 async fn again_from_there(rig: &Rig, feed: &mut Feed) -> Result<Duration> {
     let began = std::time::Instant::now();
-    feed.replace_publisher(rig.context.publisher()?);
+    feed.go_on_in(rig.context.clone())?;
     let _all = rig.start("", &How::instance("one"))?;
     feed.send(1_000).await?;
     feed.delivered().await?;
