@@ -123,8 +123,8 @@ async fn ask(
 ) -> Result<(PgConnection, Histogram<u64>)> {
     let mut latencies = Histogram::new(3)?;
     let sql = format!(
-        "select time::text, trade_id, price::text, amount::text from {SCHEMA}.trades where symbol = $1 \
-         order by time desc limit 100"
+        "select t.time::text, trade_id, price::text, amount::text from {SCHEMA}.trades t where symbol = $1 \
+         order by t.time desc limit 100"
     );
     start.wait().await;
     let began = Instant::now();

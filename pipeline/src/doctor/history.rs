@@ -38,10 +38,10 @@ pub(super) async fn examine(patient: &mut Patient<'_>) -> Result<()> {
     }
     let limit = patient.config.validate.price_jump_deviations;
     let mut rows = sqlx::query_as::<_, (String, String, String, String, String, String)>(
-        "select exchange, symbol, time::text, low::text, high::text, close::text from market_data_ohlcv
+        "select exchange, symbol, time::text, low::text, high::text, close::text from market_data_ohlcv c
          where timeframe = '1m' and source = 'tapeline'
              and time >= (select max(time) from market_data_ohlcv where timeframe = '1m') - $1 * interval '1 hour'
-         order by exchange, symbol, time",
+         order by exchange, symbol, c.time",
     )
     .bind(hours)
     .fetch(&mut patient.database);
