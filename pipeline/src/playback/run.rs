@@ -55,7 +55,7 @@ pub(super) struct Run<'a> {
     injector: Option<Injector>,
     /// A frame that comes after the next one.
     held: Option<Frame>,
-    /// Books that a fault broke and the client can tell.
+    /// Books that a fault broke and the client can tell, and what it took back and may be about to make again.
     broken: HashSet<String>,
 }
 
@@ -203,6 +203,7 @@ impl<'a> Run<'a> {
         if self.place.is_none() {
             return Ok(());
         }
+        self.broken.extend(change.remove.iter().cloned());
         for reply in confirmations(self.venue.protocol, text, &change.add) {
             self.say(reply).await?;
         }

@@ -1,7 +1,7 @@
 //! The driver's core: takes what connections and REST requests bring, one at a time, and publishes.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tapeline_schemas::{Control, Kind, Micros};
@@ -20,6 +20,7 @@ use super::lease::is_held;
 use super::overlap::Seen;
 use super::reload::Subscriptions;
 use super::rest::{Answer, Rest, RestError};
+use super::resubscribing::Resubscribing;
 use super::tasks::reap;
 use super::twin::Twins;
 use super::unit::{Pending, Unit, apply_snapshot};
@@ -31,10 +32,6 @@ use crate::venue::{Body, Item, Outgoing, Publisher, VenueSpec, VenueStats};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often a snapshot is asked for once the tape has ended.
 const LAST_ATTEMPTS: u32 = 8;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub(super) struct Core<P> {
     pub(super) config: VenueConfig,
@@ -57,8 +54,7 @@ pub(super) struct Core<P> {
     /// Records that no unit has a say in: the last ones of closed units, and what others told.
     pub(super) apart: Vec<Outgoing>,
     requests: JoinSet<()>,
-    /// Feeds that are about to start anew, by link and last message.
-    resubscribing: Arc<Mutex<HashSet<(usize, String)>>>,
+    resubscribing: Resubscribing,
     generation: u64,
     complete: BTreeMap<Kind, Micros>,
     pub(super) recorder: Option<Recorder>,
@@ -100,7 +96,7 @@ impl<P: Publisher> Core<P> {
             twins: Twins::default(),
             apart: Vec::new(),
             requests: JoinSet::new(),
-            resubscribing: Arc::default(),
+            resubscribing: Resubscribing::default(),
             generation: 0,
             complete: BTreeMap::new(),
             recorder: None,
@@ -116,6 +112,7 @@ impl<P: Publisher> Core<P> {
         mut orders: mpsc::Receiver<Subscriptions>,
     ) -> Result<(), DriverError> {
         if !self.is_again {
+            self.requests.spawn(self.resubscribing.clone().run(Arc::clone(&self.rest)));
             self.open_all()?;
         }
         self.resume();
@@ -159,6 +156,7 @@ impl<P: Publisher> Core<P> {
                 self.tell(connection, |unit, connection| unit.alive(connection, at));
             }
             Event::Lost { connection, reason } => {
+                self.resubscribing.lost(connection);
                 self.tell(connection, |unit, connection| unit.lost(connection, &reason));
             }
             Event::Ended { connection } => self.tell(connection, Unit::ended),
@@ -285,35 +283,14 @@ impl<P: Publisher> Core<P> {
         Ok(())
     }
 
-    /// The core itself never waits: a connection that waits for us to take its frames must not be waited
-    /// for. The budget keeps a book that is wrong again and again from hammering the venue, and what waits for it
-    /// already is not asked for twice, so that a venue that talks nonsense fills no memory (invariant 8).
+    /// The core itself never waits: a connection that waits for us to take its frames must not be waited for.
     fn resubscribe(&mut self, index: usize, connection: usize, texts: Vec<String>) {
-        if self.is_again {
-            return;
-        }
         let unit = &self.units[index];
-        let (Some(outbox), Some(last)) =
-            (unit.outboxes.get(connection).map(mpsc::Sender::downgrade), texts.last().cloned())
-        else {
-            return;
-        };
-        let (rest, waiting) = (Arc::clone(&self.rest), Arc::clone(&self.resubscribing));
-        let feed = (unit.first_link + connection, last);
-        if !lock(&waiting).insert(feed.clone()) {
-            return;
+        if let Some(outbox) = unit.outboxes.get(connection)
+            && !self.is_again
+        {
+            self.resubscribing.ask(unit.first_link + connection, outbox, texts);
         }
-        self.requests.spawn(async move {
-            rest.allowed().await;
-            // Nobody may need the connection any more.
-            if let Some(outbox) = outbox.upgrade() {
-                for text in texts {
-                    let _ = outbox.send(text).await;
-                }
-            }
-            // Not before: the venue's pace may hold them up.
-            lock(&waiting).remove(&feed);
-        });
     }
 
     /// Tells up to when everything has been published, at the set pace of the injected clock.

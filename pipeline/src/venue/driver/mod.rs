@@ -29,6 +29,7 @@ mod network;
 mod overlap;
 mod reload;
 mod rest;
+mod resubscribing;
 mod resume;
 mod shared;
 mod symbols;
