@@ -12,7 +12,7 @@ use tapeline_schemas::Micros;
 use tapeline_stages::flow::Topic;
 
 use crate::config::{Config, GroupProtocol};
-use crate::kafka::KafkaSettings;
+use crate::kafka::{KafkaSettings, ends};
 use crate::migrate;
 use crate::wiring::{Context, StageGroup, StageName};
 
@@ -118,7 +118,7 @@ fn group_lag(
     let mut partitions = Vec::new();
     for topic in &stage.topics {
         for partition in 0..topic.partitions {
-            let (log_start, log_end) = consumer.fetch_watermarks(&topic.name, partition, ASK)?;
+            let (log_start, log_end) = ends(&consumer, &topic.name, partition)?;
             let committed = committed.get(&(topic.name.clone(), partition)).copied();
             let next = committed.unwrap_or(log_start);
             partitions.push(PartitionLag {

@@ -11,6 +11,7 @@ use tapeline_schemas::Micros;
 use tapeline_stages::flow::Topic;
 
 use super::KafkaSettings;
+use super::ends::{ends, first_since};
 
 const ASK: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
@@ -34,26 +35,26 @@ pub fn scan_since(
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     // All partitions at once: each new assignment costs the consumer a wait of its own.
     let mut list = TopicPartitionList::new();
-    let mut ends = HashMap::new();
+    let mut unread = HashMap::new();
     let firsts = firsts(&consumer, topic, since)?;
     for partition in 0..topic.partitions {
-        let (low, high) = consumer.fetch_watermarks(&topic.name, partition, ASK)?;
+        let (low, high) = ends(&consumer, &topic.name, partition)?;
         let first = firsts.get(&partition).map_or(low, |first| low.max(*first));
         if first < high {
             list.add_partition_offset(&topic.name, partition, Offset::Offset(first))?;
-            ends.insert(partition, high);
+            unread.insert(partition, high);
         }
     }
     consumer.assign(&list)?;
-    while !ends.is_empty() {
+    while !unread.is_empty() {
         let message = consumer.poll(READ);
         let message = message.with_context(|| format!("{} cannot be read", topic.name))??;
-        let Some(&end) = ends.get(&message.partition()) else { continue };
+        let Some(&end) = unread.get(&message.partition()) else { continue };
         if message.offset() < end {
             visit(&message);
         }
         if message.offset() + 1 >= end {
-            ends.remove(&message.partition());
+            unread.remove(&message.partition());
         }
     }
     Ok(())
@@ -64,17 +65,8 @@ fn firsts(consumer: &BaseConsumer, topic: &Topic, since: Micros) -> Result<HashM
     if since.0 <= 0 {
         return Ok(HashMap::new());
     }
-    let mut list = TopicPartitionList::new();
-    for partition in 0..topic.partitions {
-        let millis = Offset::Offset(since.0 / 1_000);
-        list.add_partition_offset(&topic.name, partition, millis)?;
-    }
-    let found = consumer.offsets_for_times(list, ASK).context("offsets by time")?;
-    let first = |offset| match offset {
-        Offset::Offset(offset) => offset,
-        _ => i64::MAX, // nothing that new
-    };
-    Ok(found.elements().iter().map(|e| (e.partition(), first(e.offset()))).collect())
+    let found = first_since(consumer, &topic.name, 0..topic.partitions, since.0 / 1_000)?;
+    Ok(found.into_iter().map(|(partition, first)| (partition, first.unwrap_or(i64::MAX))).collect())
 }
 
 /// How far a group is behind its topics.
@@ -100,7 +92,7 @@ impl GroupLag {
         let mut lag = 0;
         for element in committed.context("committed offsets")?.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            let (low, high) = self.consumer.fetch_watermarks(topic, partition, ASK)?;
+            let (low, high) = ends(&self.consumer, topic, partition)?;
             lag += match element.offset() {
                 Offset::Offset(offset) => high - offset,
                 _ => high - low,

@@ -11,9 +11,9 @@ use tapeline_schemas::{Control, GapChange, Kind, Micros, headers, partition_for}
 use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
 
 use super::KafkaSettings;
+use super::ends::ends;
 
-/// How long a question to the cluster, and reading all tails, may take.
-const ASK: Duration = Duration::from_secs(10);
+/// How long reading all tails may take.
 const READ: Duration = Duration::from_secs(30);
 
 /// Reads the last origin of each partition of the checked topics.
@@ -46,7 +46,7 @@ impl CheckedTail {
         let mut list = TopicPartitionList::new();
         for &at in partitions {
             let name = self.checked_name(at);
-            let (low, high) = consumer.fetch_watermarks(&name, at.partition, ASK).map_err(retry)?;
+            let (low, high) = ends(&consumer, &name, at.partition).map_err(retry)?;
             if high == 0 {
                 resumes.push(Resume { at, start: Start::Beginning, held_origin: None });
             } else if low == high {
@@ -101,7 +101,7 @@ pub fn last_covered(
     let mut covered = BTreeMap::new();
     for &kind in kinds {
         let topic = kind.spec().raw_topic(&settings.topic_prefix);
-        let (low, high) = consumer.fetch_watermarks(&topic, 0, ASK).context("ends")?;
+        let (low, high) = ends(&consumer, &topic, 0)?;
         let first = low.max(high - TAIL_RECORDS);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&topic, 0, Offset::Offset(first))?;
@@ -139,34 +139,33 @@ pub fn last_gaps(
     let consumer: BaseConsumer = settings.consumer(None).create().context("kafka consumer")?;
     let mut changes = Vec::new();
     for topic in topics {
-        let mut ends = HashMap::new();
+        let mut unread = HashMap::new();
         let mut list = TopicPartitionList::new();
         for symbol in symbols {
             let key = format!("{venue}:{}", symbol.to_ascii_uppercase());
             let partition = partition_for(key.as_bytes(), topic.partitions);
-            if ends.contains_key(&partition) {
+            if unread.contains_key(&partition) {
                 continue;
             }
-            let marks = consumer.fetch_watermarks(&topic.name, partition, ASK);
-            let (low, high) = marks.context("ends")?;
+            let (low, high) = ends(&consumer, &topic.name, partition)?;
             let first = low.max(high - TAIL_RECORDS);
-            ends.insert(partition, high);
+            unread.insert(partition, high);
             if first < high {
                 list.add_partition_offset(&topic.name, partition, Offset::Offset(first))?;
             }
         }
-        ends.retain(|partition, _| list.find_partition(&topic.name, *partition).is_some());
-        if !ends.is_empty() {
+        unread.retain(|partition, _| list.find_partition(&topic.name, *partition).is_some());
+        if !unread.is_empty() {
             consumer.assign(&list)?;
         }
-        while !ends.is_empty() {
+        while !unread.is_empty() {
             let message =
                 consumer.poll(READ).context("the tail of a raw topic cannot be read")??;
             if message.topic() != topic.name {
                 continue;
             }
-            if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
-                ends.remove(&message.partition());
+            if unread.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                unread.remove(&message.partition());
             }
             if let Some(Control::Gap(gap)) = control(&message)
                 && gap.venue == venue

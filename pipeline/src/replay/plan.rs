@@ -1,24 +1,17 @@
 //! What a replay reads: topics, and a range of offsets in each partition.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::consumer::BaseConsumer;
 use serde::{Deserialize, Serialize};
 use tapeline_schemas::{ALL_KINDS, Kind};
 use tapeline_stages::flow::{Checkpoint, Contract, Topic, TopicPartition};
 use tapeline_stages::sinks::TopicIdentity;
 
 use super::{Place, Request, Target};
-use crate::kafka::{Admin, KafkaSettings, Range, dirty_topic};
+use crate::kafka::{Admin, KafkaSettings, Range, dirty_topic, ends, first_since};
 use crate::wiring::STORED_KINDS;
-
-/// How long a question to the cluster may take.
-const ASK: Duration = Duration::from_secs(10);
-/// Time between two attempts to ask it.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// One partition's part of a replay, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,20 +239,6 @@ pub(super) fn held(settings: &KafkaSettings, topic: &str, partitions: i32) -> Re
     })
 }
 
-/// Ends of a partition. One that was just created has no leader for a moment: it is asked again.
-fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
-    let deadline = Instant::now() + ASK;
-    loop {
-        match consumer.fetch_watermarks(topic, partition, ASK) {
-            Ok(ends) => return Ok(ends),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error).with_context(|| format!("ends of {topic} [{partition}]"));
-            }
-            Err(_) => std::thread::sleep(AGAIN),
-        }
-    }
-}
-
 fn range(
     consumer: &BaseConsumer,
     topic: &str,
@@ -299,13 +278,6 @@ fn appended(
     partition: i32,
     millis: i64,
 ) -> Result<Option<i64>> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(millis))?;
-    let found = consumer
-        .offsets_for_times(list, ASK)
-        .with_context(|| format!("offset of a time in {topic} [{partition}]"))?;
-    Ok(found.elements().first().and_then(|element| match element.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    }))
+    let found = first_since(consumer, topic, [partition], millis)?;
+    Ok(found.first().and_then(|(_, offset)| *offset))
 }

@@ -1,11 +1,11 @@
 //! What is to be read next and is gone: never passed over in silence (invariant 1).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rdkafka::Offset;
-use rdkafka::consumer::Consumer;
 use tapeline_stages::flow::{Lost, TopicPartition};
 
-use super::{ASK, Worker};
+use super::Worker;
+use crate::kafka::ends;
 
 impl Worker {
     /// Where to start reading `at`, which is to go on at `start`: there, or, where retention has
@@ -18,8 +18,7 @@ impl Worker {
     ) -> Result<Offset> {
         let Offset::Offset(next) = start else { return Ok(start) };
         let (name, partition) = (self.name(at), at.partition);
-        let marks = self.consumer.fetch_watermarks(name, partition, ASK);
-        let (low, high) = marks.with_context(|| format!("ends of {name} [{partition}]"))?;
+        let (low, high) = ends(&self.consumer, name, partition)?;
         if next > high {
             bail!(
                 "{name} [{partition}] ends before offset {high}, and {next} is to be read next: the topic \
