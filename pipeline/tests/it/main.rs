@@ -35,6 +35,7 @@ mod retention;
 mod roles;
 mod schedule;
 mod store;
+mod takeover;
 mod tape;
 mod tls;
 mod twins;
