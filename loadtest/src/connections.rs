@@ -85,12 +85,12 @@ async fn measure(config: &Config, args: &ConnectionsArgs, admin: &mut PgConnecti
         .map(|(number, client)| tokio::spawn(ask(client, number, Arc::clone(&start), think, until)))
         .collect();
     start.wait().await;
+    let asked = try_join_all(asking).await?.into_iter().collect::<Result<Vec<_>>>()?;
     let servers: i64 = sqlx::query_scalar(
         "select count(*) from pg_stat_activity where application_name = 'tapeline-read'",
     )
     .fetch_one(admin)
     .await?;
-    let asked = try_join_all(asking).await?.into_iter().collect::<Result<Vec<_>>>()?;
     let mut all: Histogram<u64> = Histogram::new(3)?;
     let mut clients = Vec::with_capacity(asked.len());
     for (client, latencies) in asked {
