@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 use tapeline_schemas::{
-    Book, BookAction, Candle, Field, Flag, Level, Micros, Money, OptionData, Ticker, Trade, headers,
+    Book, BookAction, Candle, Field, Flag, Level, Micros, Money, OptionData, Ticker, Trade,
 };
 
 use super::Settings;
@@ -35,8 +35,7 @@ pub(super) fn trade(
     trade.receive_time = Micros(0);
     content.clear();
     Field::put(&trade, content);
-    memory.identity(trade.trade_id.as_bytes(), content, settings, &mut judgement);
-    pardon(&mut judgement, record);
+    memory.identity(trade.trade_id.as_bytes(), content, settings, record, &mut judgement);
     if !judgement.flags.is_repeat() {
         memory.price("price", trade.price, settings, &mut judgement);
         memory.time(venue_time, receive_time, settings, &mut judgement);
@@ -58,8 +57,7 @@ pub(super) fn ticker(
         (ticker.venue_time, ticker.receive_time) = (Micros(0), Micros(0));
         content.clear();
         Field::put(&ticker, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
-        pardon(&mut judgement, record);
+        memory.identity(id.as_bytes(), content, settings, record, &mut judgement);
     }
     if !judgement.flags.is_repeat() {
         spread(ticker.bid, ticker.ask, &mut judgement);
@@ -85,8 +83,7 @@ pub(super) fn book(
         (book.venue_time, book.receive_time) = (Micros(0), Micros(0));
         content.clear();
         Field::put(&book, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
-        pardon(&mut judgement, record);
+        memory.identity(id.as_bytes(), content, settings, record, &mut judgement);
     }
     if !judgement.flags.is_repeat() {
         if book.action != BookAction::Delta {
@@ -98,19 +95,12 @@ pub(super) fn book(
     Verdict { judgement, venue_time, receive_time }
 }
 
-/// A record sent again from quarantine repeats the one that a sink refused. Flagged as a duplicate
-/// nobody would take it; whether its event is there after all, the sinks' keys tell.
-fn pardon(judgement: &mut Judgement, record: &Record<'_>) {
-    if judgement.flags.is_repeat() && record.headers.text(headers::RETRY_OF).is_some() {
-        *judgement = Judgement::default();
-    }
-}
-
 pub(super) fn option(
     mut option: OptionData<'_>,
     memory: &mut SymbolMemory,
     content: &mut Vec<u8>,
     settings: &Settings,
+    record: &Record<'_>,
 ) -> Verdict {
     let (venue_time, receive_time) = (option.venue_time, option.receive_time);
     let mut judgement = Judgement::default();
@@ -118,7 +108,7 @@ pub(super) fn option(
         option.receive_time = Micros(0);
         content.clear();
         Field::put(&option, content);
-        memory.identity(id.as_bytes(), content, settings, &mut judgement);
+        memory.identity(id.as_bytes(), content, settings, record, &mut judgement);
     }
     if !judgement.flags.is_repeat() {
         memory.time(venue_time, receive_time, settings, &mut judgement);
@@ -132,6 +122,7 @@ pub(super) fn candle(
     memory: &mut SymbolMemory,
     content: &mut Vec<u8>,
     settings: &Settings,
+    record: &Record<'_>,
 ) -> Verdict {
     let (venue_time, receive_time) = (candle.open_time, candle.receive_time);
     let mut judgement = Judgement::default();
@@ -140,7 +131,7 @@ pub(super) fn candle(
     candle.receive_time = Micros(0);
     content.clear();
     Field::put(&candle, content);
-    memory.identity(id.as_bytes(), content, settings, &mut judgement);
+    memory.identity(id.as_bytes(), content, settings, record, &mut judgement);
     Verdict { judgement, venue_time, receive_time }
 }
 

@@ -99,13 +99,13 @@ impl Validate {
                 let option = OptionData::decode(payload).map_err(decoded)?;
                 rules::option(&option, settings)?;
                 rules::routing(record, &option.exchange, &option.symbol, partitions)?;
-                Ok(judge::option(option, remembered(symbols, record), content, settings))
+                Ok(judge::option(option, remembered(symbols, record), content, settings, record))
             }
             Kind::VenueCandle => {
                 let candle = Candle::decode(payload).map_err(decoded)?;
                 rules::venue_candle(&candle)?;
                 rules::routing(record, &candle.exchange, &candle.symbol, partitions)?;
-                Ok(judge::candle(candle, remembered(symbols, record), content, settings))
+                Ok(judge::candle(candle, remembered(symbols, record), content, settings, record))
             }
             Kind::Candle | Kind::Anomaly | Kind::Gap | Kind::Quarantine => {
                 Err(Reject::new("kind", format!("{} has no raw topic", kind.name())).into())

@@ -49,7 +49,7 @@ pub(super) fn judge<'a, T: Pushed<'a>>(
     let memory = remembered(symbols, record);
     let identity = event.identity();
     let id = identity.as_deref().map_or(content.as_slice(), str::as_bytes);
-    memory.identity(id, content, settings, &mut judgement);
+    memory.identity(id, content, settings, record, &mut judgement);
     if !judgement.flags.is_repeat() {
         skew(venue_time, receive_time, settings, &mut judgement);
     }

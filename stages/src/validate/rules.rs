@@ -10,7 +10,7 @@ use crate::flow::{Record, Reject};
 
 /// Version of the rules; to be raised with every change of what they say. With the settings it is
 /// in every checked record's headers and in the ledger ([`super::Settings::rules`]).
-pub const RULES_VERSION: &str = "2";
+pub const RULES_VERSION: &str = "3";
 
 /// Longest exchange, symbol or id in bytes.
 const MAX_TEXT_BYTES: usize = 100;
