@@ -12,9 +12,9 @@ use tapeline_schemas::Kind;
 use tapeline_stages::flow::{Contract, Topic};
 use tapeline_stages::store::Table;
 
-use super::Auditor;
 use super::cut::{self, Cut, Fence, Marks};
 use super::report::{Check, PartitionReport};
+use super::{Auditor, Subject};
 use crate::kafka::KafkaSettings;
 
 /// What raw offsets can become, as the ledger's columns.
@@ -213,64 +213,69 @@ pub(super) async fn judge(
     };
     for subject in auditor.wanted() {
         for partition in 0..subject.topic.partitions {
-            let name = &subject.topic.name;
-            let marks = cut.marks(name, partition);
-            let source = subject.raw.as_ref().map_or(name, |(raw, _)| raw);
-            let raw = cut.marks(source, partition);
-            let mut report = PartitionReport {
-                topic: name.clone(),
-                partition,
-                held_origin: -1,
-                ..PartitionReport::default()
-            };
-            let mut state = Walk::new(subject.kind, (marks.0, raw.0));
-            let is_checked = subject.topic.contract == Contract::Checked;
-            let mut sums = Sums { is_checked, ..Sums::default() };
-            let fence = cut.fence(name, partition);
-            let pipeline = &auditor.config.pipeline.id;
-            let walked = walk(database, pipeline, (name, partition), |range| {
-                let fence_id = fence.map(|fence| fence.topic_id.as_str());
-                if fence_id != Some(&range.topic_id) {
-                    return Err(format!(
-                        "a batch is of topic id {}, the fence is not",
-                        range.topic_id
-                    ));
-                }
-                state.take(range)?;
-                if range.first_offset >= marks.0 {
-                    sums.from_offset.get_or_insert(range.first_offset);
-                    for (sum, outcome) in sums.marked.iter_mut().zip(MARKED) {
-                        *sum += range.counts[outcome];
-                    }
-                }
-                Ok(())
-            })
-            .await?;
-            let ended = walked.and_then(|()| match fence {
-                None => Ok(()),
-                Some(fence) if fence.topic_id != subject.topic_id => Err(format!(
-                    "the fence is of topic id {}, the topic's is {}: it was recreated",
-                    fence.topic_id, subject.topic_id
-                )),
-                Some(fence) => state.end(fence),
-            });
-            if let Err(wrong) = ended {
-                judgement.check.wrong(|| format!("{name} [{partition}]: {wrong}"));
-            }
-            if let Some(fence) = fence {
-                (report.next_offset, report.held_origin) = (fence.next_offset, fence.held_origin);
-            }
-            report.accounted = state.accounted;
-            report.lost = state.lost;
-            report.retained_away = state.before;
-            report.behind = behind(raw, state.next_origin);
-            judgement.check.examined += state.accounted;
-            judgement.check.count("accepted_as_lost", state.lost);
-            judgement.sums.insert((name.clone(), partition), sums);
-            judgement.partitions.push(report);
+            judge_partition(database, auditor, cut, (subject, partition), &mut judgement).await?;
         }
     }
     Ok(judgement)
+}
+
+async fn judge_partition(
+    database: &mut PgConnection,
+    auditor: &Auditor,
+    cut: &Cut,
+    (subject, partition): (&Subject, i32),
+    judgement: &mut Judgement,
+) -> Result<()> {
+    let name = &subject.topic.name;
+    let marks = cut.marks(name, partition);
+    let source = subject.raw.as_ref().map_or(name, |(raw, _)| raw);
+    let raw = cut.marks(source, partition);
+    let mut state = Walk::new(subject.kind, (marks.0, raw.0));
+    let is_checked = subject.topic.contract == Contract::Checked;
+    let mut sums = Sums { is_checked, ..Sums::default() };
+    let fence = cut.fence(name, partition);
+    let pipeline = &auditor.config.pipeline.id;
+    let walked = walk(database, pipeline, (name, partition), |range| {
+        let fence_id = fence.map(|fence| fence.topic_id.as_str());
+        if fence_id != Some(&range.topic_id) {
+            return Err(format!("a batch is of topic id {}, the fence is not", range.topic_id));
+        }
+        state.take(range)?;
+        if range.first_offset >= marks.0 {
+            sums.from_offset.get_or_insert(range.first_offset);
+            for (sum, outcome) in sums.marked.iter_mut().zip(MARKED) {
+                *sum += range.counts[outcome];
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    let ended = walked.and_then(|()| match fence {
+        None => Ok(()),
+        Some(fence) if fence.topic_id != subject.topic_id => Err(format!(
+            "the fence is of topic id {}, the topic's is {}: it was recreated",
+            fence.topic_id, subject.topic_id
+        )),
+        Some(fence) => state.end(fence),
+    });
+    if let Err(wrong) = ended {
+        judgement.check.wrong(|| format!("{name} [{partition}]: {wrong}"));
+    }
+    judgement.check.examined += state.accounted;
+    judgement.check.count("accepted_as_lost", state.lost);
+    judgement.sums.insert((name.clone(), partition), sums);
+    judgement.partitions.push(PartitionReport {
+        topic: name.clone(),
+        partition,
+        next_offset: fence.map_or(0, |fence| fence.next_offset),
+        held_origin: fence.map_or(-1, |fence| fence.held_origin),
+        accounted: state.accounted,
+        lost: state.lost,
+        retained_away: state.before,
+        behind: behind(raw, state.next_origin),
+        ..PartitionReport::default()
+    });
+    Ok(())
 }
 
 /// Offsets above the cut that the source still has.

@@ -44,16 +44,6 @@ where
     St: Stage + 'static,
     Si: Sink<St::Out> + 'static,
 {
-    let group = context.group(name);
-    let kafka = &context.config.kafka;
-    let config = match membership {
-        Membership::Group => {
-            let mut config = kafka.consumer(Some(&group));
-            group_settings(context, name, &mut config);
-            config
-        }
-        Membership::Fixed(_) => kafka.fixed_consumer(),
-    };
     let stop = shutdown.child_token();
     let in_group = matches!(membership, Membership::Group);
     let incarnations = match in_group {
@@ -62,10 +52,10 @@ where
         false => None,
     };
     let options = ConsumerOptions {
+        config: consumer_config(context, &membership, name),
         membership,
-        group,
+        group: context.group(name),
         protocol: context.config.group.protocol,
-        config,
         ids: ids(context, &topics),
         topics: topics.clone(),
         lanes: lanes.len(),
@@ -73,7 +63,7 @@ where
         ready: context.readiness.component(name),
     };
     let (sources, consumer) = start_consumer(options, stop.clone())?;
-    let producer = Producer::unordered(kafka)?;
+    let producer = Producer::unordered(&context.config.kafka)?;
     let schemas = RegistrySchemas::new(context.registry.clone());
     let topics = Arc::new(topics);
     let mut running = JoinSet::new();
@@ -98,13 +88,42 @@ where
             flow::run(name, &topics, limits, stage, sink, quarantine, source, schemas).await
         });
     }
+    let failed = until_ended(name, &mut running, incarnations.as_ref(), &stop).await;
+    stop.cancel();
+    tokio::task::spawn_blocking(move || consumer.join()).await?;
+    failed.map_or(Ok(()), |reason| bail!(reason))
+}
+
+fn consumer_config(
+    context: &Context,
+    membership: &Membership,
+    name: &str,
+) -> rdkafka::ClientConfig {
+    let kafka = &context.config.kafka;
+    match membership {
+        Membership::Group => {
+            let mut config = kafka.consumer(Some(&context.group(name)));
+            group_settings(context, name, &mut config);
+            config
+        }
+        Membership::Fixed(_) => kafka.fixed_consumer(),
+    }
+}
+
+/// Waits for all lanes to end; the first that fails stops the others. Why it did.
+async fn until_ended(
+    name: &'static str,
+    running: &mut JoinSet<Result<(), String>>,
+    incarnations: Option<&Incarnations>,
+    stop: &CancellationToken,
+) -> Option<String> {
     let mut failed = None;
     loop {
         let ended = tokio::select! {
             ended = running.join_next() => ended,
-            reason = changed(incarnations.as_ref()), if failed.is_none() => Some(Ok(Err(reason))),
+            reason = changed(incarnations), if failed.is_none() => Some(Ok(Err(reason))),
         };
-        let Some(ended) = ended else { break };
+        let Some(ended) = ended else { return failed };
         let ended = ended.map_err(|error| error.to_string()).and_then(|ended| ended);
         if let Err(reason) = ended {
             tracing::error!(stage = name, reason, "the stage cannot go on");
@@ -112,9 +131,6 @@ where
             stop.cancel();
         }
     }
-    stop.cancel();
-    tokio::task::spawn_blocking(move || consumer.join()).await?;
-    failed.map_or(Ok(()), |reason| bail!(reason))
 }
 
 fn ids(context: &Context, topics: &[Topic]) -> HashMap<String, String> {

@@ -35,6 +35,18 @@ struct Meters {
     batch_positions: Histogram,
 }
 
+impl Meters {
+    fn of(stage: &'static str) -> Meters {
+        Meters {
+            records: Outcome::ALL.map(|outcome| {
+                counter!("tapeline_stage_records_total", "stage" => stage, "outcome" => outcome.name())
+            }),
+            flush_seconds: histogram!("tapeline_stage_flush_seconds", "stage" => stage),
+            batch_positions: histogram!("tapeline_stage_batch_records", "stage" => stage),
+        }
+    }
+}
+
 /// One lane: a stage, and the writer of what it makes.
 pub(super) struct Lane<'t, St: Stage, Si, Q, Sc> {
     pub(super) name: &'static str,
@@ -102,13 +114,6 @@ where
     So: Source,
     Sc: SchemaSource,
 {
-    let meters = Meters {
-        records: Outcome::ALL.map(|outcome| {
-            counter!("tapeline_stage_records_total", "stage" => name, "outcome" => outcome.name())
-        }),
-        flush_seconds: histogram!("tapeline_stage_flush_seconds", "stage" => name),
-        batch_positions: histogram!("tapeline_stage_batch_records", "stage" => name),
-    };
     let ends = Mutex::new(Ends { sink, quarantine });
     let mut lane = Lane {
         name,
@@ -122,22 +127,10 @@ where
         deadline: None,
         waiting: Waiting::new(name),
         gave_up: false,
-        meters,
+        meters: Meters::of(name),
     };
     loop {
-        // While a batch is being written the next one gathers, as long as it has room.
-        let deadline = lane.deadline.filter(|_| !lane.writer.is_writing());
-        let next = tokio::select! {
-            biased;
-            done = lane.writer.done() => Next::Done(done),
-            () = sleep_until(deadline) => Next::Due,
-            answer = lane.waiting.answer(&lane.schemas) => {
-                lane.resume_waiting(answer, &mut source);
-                continue;
-            }
-            input = source.next() => Next::Input(input),
-        };
-        let step = match next {
+        let step = match lane.next(&mut source).await {
             Next::Done(done) => done.map(|done| lane.commit(done, &mut source)).map_err(Stop::from),
             Next::Due => lane.flush(&mut source).await,
             Next::Input(Input::Chunk(chunk)) => lane.take_chunk(&chunk, &mut source).await,
@@ -183,6 +176,23 @@ where
     Q: QuarantineSink,
     Sc: SchemaSource,
 {
+    async fn next(&mut self, source: &mut impl Source) -> Next {
+        loop {
+            // While a batch is being written the next one gathers, as long as it has room.
+            let deadline = self.deadline.filter(|_| !self.writer.is_writing());
+            return tokio::select! {
+                biased;
+                done = self.writer.done() => Next::Done(done),
+                () = sleep_until(deadline) => Next::Due,
+                answer = self.waiting.answer(&self.schemas) => {
+                    self.resume_waiting(answer, source);
+                    continue;
+                }
+                input = source.next() => Next::Input(input),
+            };
+        }
+    }
+
     async fn take_chunk(&mut self, chunk: &Chunk, source: &mut impl Source) -> Result<(), Stop> {
         if !self.held.contains_key(&chunk.at()) {
             return Ok(()); // given up or revoked: the next owner reads it again

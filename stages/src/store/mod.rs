@@ -13,7 +13,7 @@ use tapeline_schemas::{
 };
 
 use crate::decode::{Decoders, reason, undecodable};
-use crate::flow::{In, Marker, Outcome, Refusal, Reject, Stage};
+use crate::flow::{In, Marker, Outcome, Record, Refusal, Reject, Stage};
 
 pub use buffers::CopyBuffers;
 pub(crate) use pushed::uuid;
@@ -84,73 +84,9 @@ impl Stage for Store {
         let value = record.value.ok_or_else(|| Reject::new(reason::WIRE, "no value"))?;
         let payload = self.decoders.payload(input.kind, value)?;
         let origin = Origin { partition: record.at.partition, offset: input.origin };
-        let time = match input.kind {
-            Kind::Trade => {
-                let event = Trade::decode(payload).map_err(undecodable)?;
-                out.push(Table::Trades, record, |to| rows::trade(&event, origin, to))
-            }
-            Kind::Ticker => {
-                let event = Ticker::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ticker, record, |to| rows::ticker(&event, origin, to))
-            }
-            Kind::Book => {
-                let event = Book::decode(payload).map_err(undecodable)?;
-                if event.action != BookAction::Top {
-                    note_rules(input, out);
-                    return Ok(Outcome::NotStored);
-                }
-                out.push(Table::Orderbook, record, |to| rows::orderbook(&event, origin, to))
-            }
-            Kind::Candle => {
-                let event = Candle::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ohlcv, record, |to| rows::candle(&event, None, to))
-            }
-            Kind::VenueCandle => {
-                let event = Candle::decode(payload).map_err(undecodable)?;
-                out.push(Table::Ohlcv, record, |to| rows::candle(&event, Some(origin), to))
-            }
-            Kind::Option => {
-                let event = OptionData::decode(payload).map_err(undecodable)?;
-                out.push(Table::OptionData, record, |to| rows::option(&event, origin, to))
-            }
-            Kind::Anomaly => {
-                let event = Anomaly::decode(payload).map_err(undecodable)?;
-                out.push(Table::Anomalies, record, |to| rows::anomaly(&event, to))
-            }
-            Kind::Gap => {
-                let event = Gap::decode(payload).map_err(undecodable)?;
-                out.push(Table::Gaps, record, |to| rows::gap(&event, to))
-            }
-            Kind::Flow => {
-                let event = Flow::decode(payload).map_err(undecodable)?;
-                out.push(Table::Flows, record, |to| pushed::flow(&event, origin, to))
-            }
-            Kind::Prediction => {
-                let event = Prediction::decode(payload).map_err(undecodable)?;
-                out.push(Table::Predictions, record, |to| pushed::prediction(&event, origin, to))
-            }
-            Kind::Portfolio => {
-                let event = Portfolio::decode(payload).map_err(undecodable)?;
-                out.push(Table::Portfolios, record, |to| pushed::portfolio(&event, origin, to))
-            }
-            Kind::Position => {
-                let event = Position::decode(payload).map_err(undecodable)?;
-                if event.is_closed() {
-                    out.push(Table::PositionHistory, record, |to| {
-                        pushed::closed(&event, origin, to)
-                    })?;
-                }
-                out.push(Table::Positions, record, |to| pushed::position(&event, origin, to))
-            }
-            Kind::Order => {
-                let event = Order::decode(payload).map_err(undecodable)?;
-                out.push(Table::Orders, record, |to| pushed::order(&event, origin, to))
-            }
-            Kind::Quarantine => return Ok(Outcome::NotStored),
-        }?;
+        self.event_time = put(input.kind, payload, origin, record, out)?;
         note_rules(input, out);
-        self.event_time = Some(time);
-        Ok(Outcome::Taken)
+        Ok(if self.event_time.is_some() { Outcome::Taken } else { Outcome::NotStored })
     }
 
     fn learn(&mut self, kind: Kind, id: u32, schema: Option<&str>) {
@@ -160,6 +96,78 @@ impl Stage for Store {
     fn event_time(&self) -> Option<Micros> {
         self.event_time
     }
+}
+
+/// The row of an event, and its time; none where none is stored.
+fn put(
+    kind: Kind,
+    payload: &[u8],
+    origin: Origin,
+    record: &Record<'_>,
+    out: &mut CopyBuffers,
+) -> Result<Option<Micros>, Refusal> {
+    let time = match kind {
+        Kind::Trade => {
+            let event = Trade::decode(payload).map_err(undecodable)?;
+            out.push(Table::Trades, record, |to| rows::trade(&event, origin, to))
+        }
+        Kind::Ticker => {
+            let event = Ticker::decode(payload).map_err(undecodable)?;
+            out.push(Table::Ticker, record, |to| rows::ticker(&event, origin, to))
+        }
+        Kind::Book => {
+            let event = Book::decode(payload).map_err(undecodable)?;
+            if event.action != BookAction::Top {
+                return Ok(None);
+            }
+            out.push(Table::Orderbook, record, |to| rows::orderbook(&event, origin, to))
+        }
+        Kind::Candle => {
+            let event = Candle::decode(payload).map_err(undecodable)?;
+            out.push(Table::Ohlcv, record, |to| rows::candle(&event, None, to))
+        }
+        Kind::VenueCandle => {
+            let event = Candle::decode(payload).map_err(undecodable)?;
+            out.push(Table::Ohlcv, record, |to| rows::candle(&event, Some(origin), to))
+        }
+        Kind::Option => {
+            let event = OptionData::decode(payload).map_err(undecodable)?;
+            out.push(Table::OptionData, record, |to| rows::option(&event, origin, to))
+        }
+        Kind::Anomaly => {
+            let event = Anomaly::decode(payload).map_err(undecodable)?;
+            out.push(Table::Anomalies, record, |to| rows::anomaly(&event, to))
+        }
+        Kind::Gap => {
+            let event = Gap::decode(payload).map_err(undecodable)?;
+            out.push(Table::Gaps, record, |to| rows::gap(&event, to))
+        }
+        Kind::Flow => {
+            let event = Flow::decode(payload).map_err(undecodable)?;
+            out.push(Table::Flows, record, |to| pushed::flow(&event, origin, to))
+        }
+        Kind::Prediction => {
+            let event = Prediction::decode(payload).map_err(undecodable)?;
+            out.push(Table::Predictions, record, |to| pushed::prediction(&event, origin, to))
+        }
+        Kind::Portfolio => {
+            let event = Portfolio::decode(payload).map_err(undecodable)?;
+            out.push(Table::Portfolios, record, |to| pushed::portfolio(&event, origin, to))
+        }
+        Kind::Position => {
+            let event = Position::decode(payload).map_err(undecodable)?;
+            if event.is_closed() {
+                out.push(Table::PositionHistory, record, |to| pushed::closed(&event, origin, to))?;
+            }
+            out.push(Table::Positions, record, |to| pushed::position(&event, origin, to))
+        }
+        Kind::Order => {
+            let event = Order::decode(payload).map_err(undecodable)?;
+            out.push(Table::Orders, record, |to| pushed::order(&event, origin, to))
+        }
+        Kind::Quarantine => return Ok(None),
+    }?;
+    Ok(Some(time))
 }
 
 #[inline]
