@@ -14,15 +14,17 @@ use tapeline_stages::sinks::redis::LogEnds;
 use super::KafkaSettings;
 use crate::venue::driver::{Clock as _, SystemClock};
 
-/// How long one question to the cluster may take, and how long one is repeated that fails.
+/// How long one question to the cluster may take.
 const ASK: Duration = Duration::from_secs(10);
+/// How long one is repeated that fails: a broker that is cut off answers none in time, and then all.
+const REPEATED: Duration = Duration::from_secs(30);
 /// Pause before it is.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Asks until there is an answer: a partition that was just created, or whose broker just went, has no leader for a
 /// moment, and its next one may not know yet that it is (`NOT_LEADER_OR_FOLLOWER`).
-fn answered<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
-    let deadline = Instant::now() + ASK;
+pub(super) fn answered<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    let deadline = Instant::now() + REPEATED;
     loop {
         match ask() {
             Err(_) if Instant::now() < deadline => std::thread::sleep(AGAIN),

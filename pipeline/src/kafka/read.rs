@@ -11,6 +11,7 @@ use tapeline_schemas::Micros;
 use tapeline_stages::flow::{Chunk, Record, TopicPartition};
 
 use super::KafkaSettings;
+use super::ends::answered;
 use super::headers::RawHeaders;
 
 const ASK: Duration = Duration::from_secs(10);
@@ -103,7 +104,7 @@ pub fn committed(
         settings.consumer(Some(group)).create().context("kafka consumer")?;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
-    let committed = consumer.committed_offsets(list, ASK);
+    let committed = answered(|| consumer.committed_offsets(list.clone(), ASK));
     let committed = committed.with_context(|| format!("committed offsets of {group}"))?;
     let mut found = vec![None; usize::try_from(partitions)?];
     for element in committed.elements() {
