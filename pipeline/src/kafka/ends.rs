@@ -58,10 +58,7 @@ pub(crate) fn first_since(
     let found = answered(|| {
         let found = consumer.offsets_for_times(list.clone(), ASK)?;
         // One that failed still has the time in place of its offset.
-        found
-            .elements()
-            .iter()
-            .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+        found.elements().iter().try_for_each(|element| element.error())?;
         Ok(found)
     });
     let found = found.with_context(|| format!("offsets by time of {topic}"))?;

@@ -13,7 +13,8 @@ use tapeline_stages::flow::{Resume, SinkError, Start, Topic, TopicPartition};
 use super::KafkaSettings;
 use super::ends::ends;
 
-/// How long reading all tails may take.
+/// How long a question to the cluster, and reading all tails, may take.
+const ASK: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(30);
 
 /// Reads the last origin of each partition of the checked topics.
@@ -46,7 +47,7 @@ impl CheckedTail {
         let mut list = TopicPartitionList::new();
         for &at in partitions {
             let name = self.checked_name(at);
-            let (low, high) = ends(&consumer, &name, at.partition).map_err(retry)?;
+            let (low, high) = consumer.fetch_watermarks(&name, at.partition, ASK).map_err(retry)?;
             if high == 0 {
                 resumes.push(Resume { at, start: Start::Beginning, held_origin: None });
             } else if low == high {

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use crate::common::{Pipeline, eventually};
 use crate::look;
 
-const LISTED: &str = r#"{"symbols":[{"symbol":"AAAUSDT","status":"TRADING","baseAsset":"AAA","quoteAsset":"USDT"}]}"#;
+/// A listing of one symbol, as Binance gives it.
+pub(crate) const LISTED: &str = r#"{"symbols":[{"symbol":"AAAUSDT","status":"TRADING","baseAsset":"AAA","quoteAsset":"USDT"}]}"#;
 
 /// Two venues that list a symbol each and stream nothing: their address, and how often each was asked.
 async fn venues() -> (String, [Arc<AtomicUsize>; 2]) {

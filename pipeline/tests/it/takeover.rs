@@ -15,8 +15,8 @@ use tapeline_schemas::{Control, GapChange, GapState, Kind};
 
 use crate::common::{Pipeline, Process, eventually};
 use crate::look;
+use crate::reload::LISTED;
 
-const LISTED: &str = r#"{"symbols":[{"symbol":"AAAUSDT","status":"TRADING","baseAsset":"AAA","quoteAsset":"USDT"}]}"#;
 const TICKER: &str = r#"{"stream":"aaausdt@bookTicker","data":{"u":1,"s":"AAAUSDT","b":"1.5","B":"1","a":"1.6","A":"1"}}"#;
 /// Between two tickers.
 const PACE: Duration = Duration::from_millis(20);
