@@ -108,8 +108,9 @@ pub(super) fn put_digits(field: &[u8], out: &mut Vec<u8>) -> bool {
     }
     let start = out.len();
     let digit = |place: i32| {
-        let index = usize::try_from(parts.weight - place).ok();
-        index.and_then(|index| parts.digits().nth(index)).unwrap_or(0)
+        let at = usize::try_from(parts.weight - place).ok().map(|index| 2 * index);
+        let pair = at.and_then(|at| parts.digits.get(at..at + 2));
+        pair.map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]))
     };
     for place in (0..=parts.weight).rev() {
         put_four(digit(place), out.len() == start, out);
@@ -131,14 +132,10 @@ pub(super) fn put_digits(field: &[u8], out: &mut Vec<u8>) -> bool {
 
 /// Four digits; without leading zeros, and none of nothing, at the beginning of a number.
 fn put_four(value: u16, leading: bool, out: &mut Vec<u8>) {
-    let mut begun = !leading;
-    for power in [1_000, 100, 10, 1] {
-        let digit = (value / power % 10) as u8;
-        begun |= digit != 0;
-        if begun {
-            out.push(b'0' + digit);
-        }
-    }
+    let text = [value / 1_000, value / 100 % 10, value / 10 % 10, value % 10]
+        .map(|digit| b'0'.wrapping_add(digit as u8));
+    let skipped = if leading { text.iter().take_while(|&&digit| digit == b'0').count() } else { 0 };
+    out.extend_from_slice(&text[skipped..]);
 }
 
 /// Appends the number that a text of [`text`]'s form says, with its length; false for any other.
@@ -191,19 +188,21 @@ fn put_parts(digits: &[u16], weight: i16, sign: u16, decimals: u16, out: &mut Ve
 /// Appends the number of `mantissa` × 10⁻¹⁸, with its length, in the fewest digits.
 pub(super) fn put_mantissa(mantissa: i128, out: &mut Vec<u8>) {
     const ONE: u128 = 10_u128.pow(SCALE as u32);
+    const FOUR_GROUPS: u128 = 10_u128.pow(16);
     let magnitude = mantissa.unsigned_abs();
-    let (mut whole, fraction) = (magnitude / ONE, magnitude % ONE);
-    // Five groups before the point; five after it, of which the last holds two decimals.
+    let whole = magnitude / ONE;
+    let fraction = (magnitude - whole * ONE) as u64;
+    // Five groups before the point; five after it, of which the last holds two decimals. Dividing 64 bits by a
+    // constant is many times as fast as 128.
     let mut digits = [0_u16; 10];
-    let mut rest = fraction * 100;
-    for digit in digits[5..].iter_mut().rev() {
-        *digit = (rest % 10_000) as u16;
-        rest /= 10_000;
+    if whole < FOUR_GROUPS {
+        put_groups(whole as u64, &mut digits[1..5]);
+    } else {
+        digits[0] = (whole / FOUR_GROUPS) as u16;
+        put_groups((whole % FOUR_GROUPS) as u64, &mut digits[1..5]);
     }
-    for digit in digits[..5].iter_mut().rev() {
-        *digit = (whole % 10_000) as u16;
-        whole /= 10_000;
-    }
+    put_groups(fraction / 100, &mut digits[5..9]);
+    digits[9] = (fraction % 100 * 100) as u16;
     let first = digits.iter().position(|&digit| digit != 0).unwrap_or(10);
     let last = digits.iter().rposition(|&digit| digit != 0).map_or(first, |last| last + 1);
     let shown = &digits[first..last];
@@ -218,6 +217,13 @@ pub(super) fn put_mantissa(mantissa: i128, out: &mut Vec<u8>) {
     let decimals = if shown.is_empty() { 0 } else { (last.saturating_sub(5) * 4) as u16 };
     let decimals = decimals.saturating_sub(zeros);
     put_parts(shown, weight, sign, decimals, out);
+}
+
+fn put_groups(mut number: u64, groups: &mut [u16]) {
+    for group in groups.iter_mut().rev() {
+        *group = (number % 10_000) as u16;
+        number /= 10_000;
+    }
 }
 
 #[cfg(test)]

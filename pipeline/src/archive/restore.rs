@@ -2,27 +2,21 @@
 
 use std::io::Write;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, RecordBatch};
-use sqlx::{Executor, PgConnection};
-use tapeline_stages::store::{HEADER, TRAILER};
-use tokio::sync::mpsc;
 
 use super::batch::put_row;
-use super::columns::{ArchivedTable, Column, quoted};
+use super::columns::{ArchivedTable, Column};
 use super::day::Day;
 use super::export::{Exporter, Format};
+use super::lanes::on_lanes;
 use super::manifest::{ArchivedFile, Manifest};
 use super::read::{Wanted, batches, fetch};
+use super::restored_day::restore_day;
 use super::store::Store;
-
-/// Bytes sent to the database at a time, and pieces that may wait.
-const PIECE_BYTES: usize = 256 * 1024;
-const PIECES: usize = 16;
-/// SQLSTATE of a row whose key is there.
-const UNIQUE_VIOLATION: &str = "23505";
+use crate::migrate::connect;
 
 /// What to restore.
 #[derive(Debug, Clone)]
@@ -107,203 +101,34 @@ impl Restore {
     }
 }
 
-/// Puts archived rows back into their table. Rows that are there stay as they are; doing it
-/// again adds nothing.
-pub async fn restore(
-    database: &mut PgConnection,
-    store: &Store,
-    pipeline: &str,
-    what: &Restore,
-) -> Result<Restored> {
-    let table = ArchivedTable::load(database, &what.table).await?;
+/// Puts archived rows back into their table, several days at a time. Rows that are there stay as they
+/// are; doing it again adds nothing.
+pub async fn restore(url: &str, store: &Store, pipeline: &str, what: &Restore) -> Result<Restored> {
+    let table = ArchivedTable::load(&mut connect(url).await?, &what.table).await?;
     ensure!(
         what.wanted.symbol.is_none() || table.index_of("symbol").is_some(),
         "rows of {} have no symbol",
         what.kind
     );
-    let mut restored = Restored::default();
-    for manifest in what.manifests(store).await? {
-        let (rows, added) = restore_day(database, store, pipeline, &table, &manifest, what).await?;
-        restored.days += 1;
-        restored.rows += rows;
-        restored.added += added;
-    }
+    let manifests = what.manifests(store).await?;
     ensure!(
-        restored.days > 0,
+        !manifests.is_empty(),
         "the archive at {} has nothing of {} from {} to {}",
         store.shown(),
         what.kind,
         what.days.0,
         what.days.1
     );
-    Ok(restored)
-}
-
-/// One day, in one transaction: its rows, and their place in the books.
-pub(crate) async fn restore_day(
-    database: &mut PgConnection,
-    store: &Store,
-    pipeline: &str,
-    table: &ArchivedTable,
-    manifest: &Manifest,
-    what: &Restore,
-) -> Result<(u64, u64)> {
-    for file in &manifest.files {
-        let known = file.columns.iter().all(|column| table.index_of(&column.name).is_some());
-        ensure!(known, "{}: its columns are not those of table {}", file.path, table.name);
-    }
-    let range = format!(
-        "{time} >= '{day}'::date::timestamp at time zone 'UTC' and {time} < '{next}'::date::timestamp at time zone 'UTC'",
-        time = quoted(&table.time),
-        day = manifest.day,
-        next = manifest.day.next(),
-    );
-    let there: bool = sqlx::query_scalar(&format!(
-        "select exists (select from {} where {range})",
-        quoted(&table.name)
-    ))
-    .fetch_one(&mut *database)
-    .await?;
-    // an empty day is copied straight in; where a row comes in between, the careful way is taken
-    if !there {
-        match in_transaction(database, store, pipeline, table, manifest, what, false).await {
-            Err(error) if is_duplicate(&error) => {}
-            done => return done,
-        }
-    }
-    in_transaction(database, store, pipeline, table, manifest, what, true).await
-}
-
-fn is_duplicate(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|error| {
-        error.as_database_error().and_then(|error| error.code()).as_deref()
-            == Some(UNIQUE_VIOLATION)
-    })
-}
-
-async fn in_transaction(
-    database: &mut PgConnection,
-    store: &Store,
-    pipeline: &str,
-    table: &ArchivedTable,
-    manifest: &Manifest,
-    what: &Restore,
-    careful: bool,
-) -> Result<(u64, u64)> {
-    database.execute("begin").await?;
-    let done = async {
-        let (mut rows, mut added) = (0, 0);
-        for file in what.files(manifest) {
-            let (copied, new) = restore_file(database, store, table, file, what, careful).await?;
-            rows += copied;
-            added += new;
-        }
-        account(database, pipeline, table, manifest, added).await?;
-        database.execute("commit").await?;
-        Ok((rows, added))
-    }
-    .await;
-    if done.is_err() {
-        // The first error says why; a connection that is gone has rolled back by itself.
-        let _ = database.execute("rollback").await;
-    }
-    done
-}
-
-async fn account(
-    database: &mut PgConnection,
-    pipeline: &str,
-    table: &ArchivedTable,
-    manifest: &Manifest,
-    added: u64,
-) -> Result<()> {
-    if added == 0 {
-        return Ok(());
-    }
-    let added = i64::try_from(added)?;
-    sqlx::query(
-        "insert into tapeline_additions as a (pipeline, table_name, day, rows) values ($1, $2, $3::text::date, $4)
-         on conflict (pipeline, table_name, day) do update set rows = a.rows + excluded.rows",
-    )
-    .bind(pipeline)
-    .bind(&table.name)
-    .bind(manifest.day.to_string())
-    .bind(added)
-    .execute(&mut *database)
-    .await?;
-    sqlx::query(
-        "insert into tapeline_restores as r (table_name, day, rows) values ($1, $2::text::date, $3)
-         on conflict (table_name, day) do update set rows = r.rows + excluded.rows, restored_at = excluded.restored_at",
-    )
-    .bind(&table.name)
-    .bind(manifest.day.to_string())
-    .bind(added)
-    .execute(&mut *database)
-    .await?;
-    Ok(())
-}
-
-async fn restore_file(
-    database: &mut PgConnection,
-    store: &Store,
-    table: &ArchivedTable,
-    file: &ArchivedFile,
-    what: &Restore,
-    careful: bool,
-) -> Result<(u64, u64)> {
-    let body = fetch(store, file).await?;
-    let columns =
-        file.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
-    let target = if careful {
-        let make = format!(
-            "create temporary table restored (like {}) on commit drop",
-            quoted(&table.name)
-        );
-        database.execute(make.as_str()).await?;
-        "restored".to_owned()
-    } else {
-        quoted(&table.name)
-    };
-    let (pieces, mut received) = mpsc::channel(PIECES);
-    let (encoded, time, wanted) = (file.clone(), table.time.clone(), what.wanted.clone());
-    let encoding = tokio::task::spawn_blocking(move || {
-        let mut piece = HEADER.to_vec();
-        let mut fields = Vec::new();
-        for batch in batches(&encoded, &time, body, &wanted)? {
-            let batch = batch?;
-            for row in kept(&encoded.columns, &time, &batch, &wanted) {
-                put_row(&encoded.columns, &batch, row, &mut piece, &mut fields)?;
-                if piece.len() >= PIECE_BYTES {
-                    pieces
-                        .blocking_send(std::mem::take(&mut piece))
-                        .context("the database takes no more")?;
-                }
-            }
-        }
-        piece.extend_from_slice(TRAILER);
-        pieces.blocking_send(piece).context("the database takes no more")?;
-        Ok::<_, anyhow::Error>(())
+    let done = on_lanes(url, &manifests, async |database, manifest| {
+        restore_day(database, store, pipeline, &table, manifest, what).await
     });
-    let statement = format!("copy {target} ({columns}) from stdin (format binary)");
-    let mut copy = database.copy_in_raw(&statement).await?;
-    while let Some(piece) = received.recv().await {
-        copy.send(piece).await?;
+    let mut restored = Restored::default();
+    for (rows, added) in done.await? {
+        restored.days += 1;
+        restored.rows += rows;
+        restored.added += added;
     }
-    if let Err(error) = encoding.await? {
-        copy.abort("the archive cannot be read").await?;
-        bail!(error);
-    }
-    let copied = copy.finish().await?;
-    if !careful {
-        return Ok((copied, copied));
-    }
-    let merge = format!(
-        "insert into {} ({columns}) select {columns} from restored on conflict do nothing",
-        quoted(&table.name)
-    );
-    let added = database.execute(merge.as_str()).await?.rows_affected();
-    database.execute("drop table restored").await?;
-    Ok((copied, added))
+    Ok(restored)
 }
 
 /// Writes archived rows to `out`; returns how many.

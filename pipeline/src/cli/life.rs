@@ -151,12 +151,9 @@ pub(super) async fn archive(config: &Config, action: ArchiveAction) -> Result<Ex
     match action {
         ArchiveAction::Create { kind, date, to_date } => {
             let store = Store::open(&config.archive)?;
-            let mut database = migrate::connect(&config.database.url).await?;
-            let days = days(date, to_date)?;
-            let made =
-                lifecycle::archive_days(&mut database, &store, &config.pipeline.id, &kind, days)
-                    .await?;
-            for (day, rows) in made {
+            let (url, days) = (&config.database.url, days(date, to_date)?);
+            let made = lifecycle::archive_days(url, &store, &config.pipeline.id, &kind, days);
+            for (day, rows) in made.await? {
                 println!("{kind} {day}: {rows} rows, read back and compared");
             }
         }
@@ -218,8 +215,7 @@ pub(super) async fn restore(config: &Config, args: RestoreArgs) -> Result<()> {
         println!("{rows} rows written to {}", out.display());
         return Ok(());
     }
-    let mut database = migrate::connect(&config.database.url).await?;
-    let done = archive::restore(&mut database, &store, &config.pipeline.id, &what).await?;
+    let done = archive::restore(&config.database.url, &store, &config.pipeline.id, &what).await?;
     println!(
         "{} rows of {} archived days; {} of them were not in {table} and are now",
         done.rows, done.days, done.added

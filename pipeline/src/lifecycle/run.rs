@@ -9,10 +9,11 @@ use tapeline_stages::failpoint;
 
 use super::plan::{Action, Step, plan};
 use crate::archive::{
-    ArchivedTable, Day, Manifest, Restore, Store, Wanted, archived_kind, create, quoted, row_sum,
-    verify,
+    ArchivedTable, Day, Manifest, Restore, Store, Wanted, archived_kind, create, on_lanes, quoted,
+    row_sum, verify,
 };
 use crate::config::LifecycleConfig;
+use crate::migrate::connect;
 
 /// Which advisory lock of PostgreSQL means "a lifecycle is at work"; any number that is only ours.
 const LOCK: i64 = 0x7461_7065_6c69_6e65;
@@ -121,23 +122,25 @@ async fn archive_range(
     Ok(archived)
 }
 
-/// Archives the days of a kind that have rows; returns each with its number of rows.
+/// Archives the days of a kind that have rows, several at a time; returns each with its number of rows.
 pub async fn archive_days(
-    database: &mut PgConnection,
+    url: &str,
     store: &Store,
     pipeline: &str,
     kind: &str,
     (first, last): (Day, Day),
 ) -> Result<Vec<(Day, u64)>> {
-    take_lock(database).await?;
+    let mut database = connect(url).await?;
+    take_lock(&mut database).await?;
     let (kind, table) = archived_kind(kind)?;
-    let table = ArchivedTable::load(database, table).await?;
+    let table = ArchivedTable::load(&mut database, table).await?;
     let range = (first.start_micros(), last.next().start_micros());
-    let mut made = Vec::new();
-    for day in days_of(database, &table, range).await? {
-        let manifest = archive_day(database, store, pipeline, &table, kind.name(), day).await?;
-        made.push((day, manifest.sum.rows));
-    }
+    let days = days_of(&mut database, &table, range).await?;
+    let made = on_lanes(url, &days, async |database, &day| {
+        let made = archive_day(database, store, pipeline, &table, kind.name(), day).await?;
+        Ok((day, made.sum.rows))
+    });
+    let made = made.await?;
     ensure!(!made.is_empty(), "{} has no rows from {first} to {last}", table.name);
     Ok(made)
 }

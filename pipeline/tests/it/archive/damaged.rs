@@ -124,7 +124,7 @@ async fn a_query_over_days_that_only_the_archive_holds_answers_from_it_o6() {
     assert_eq!((archived.from_archive, archived.from_table), (answered.from_table, 0));
     assert_eq!(archived.archived_days.len(), 2);
     assert_eq!(sorted(&of_archive), sorted(&of_table), "the same rows, digit for digit");
-    restore_all(&place, &mut database).await;
+    restore_all(&place).await;
     let mut of_both = Vec::new();
     archive::query(&mut asking().await, Some(&store), &query, Format::Csv, &mut of_both)
         .await

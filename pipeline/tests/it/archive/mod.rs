@@ -36,9 +36,9 @@ async fn archive_drop_restore_leaves_row_identical_tables_s3() {
     for checked in archive::verify_all(&place.store(), None).await.expect("reads") {
         assert_eq!(checked.fault, None);
     }
-    assert_eq!(restore_all(&place, &mut database).await, ROWS as u64);
+    assert_eq!(restore_all(&place).await, ROWS as u64);
     assert_eq!(sums(&mut database).await, before, "row-identical");
-    assert_eq!(restore_all(&place, &mut database).await, 0, "restoring again adds nothing");
+    assert_eq!(restore_all(&place).await, 0, "restoring again adds nothing");
     assert_eq!(sums(&mut database).await, before);
     assert_eq!(
         count(&mut database, "select sum(rows)::bigint from tapeline_additions").await,
@@ -78,7 +78,7 @@ async fn rows_that_come_after_their_day_was_dropped_join_it_in_the_archive_s3() 
     let mut days: Vec<Day> = listed.iter().map(|listed| listed.day).collect();
     days.dedup();
     assert_eq!(days.len(), listed.len(), "one manifest a day");
-    restore_all(&place, &mut database).await;
+    restore_all(&place).await;
     assert_eq!(sums(&mut database).await[0], before);
     let balance =
         "select ((select sum(rows) from tapeline_additions where table_name = 'market_data_trades')
@@ -120,7 +120,7 @@ async fn a_lifecycle_killed_at_fifty_points_loses_and_doubles_no_row_s3() {
         );
         assert_eq!(count(&mut database, &there).await, ROWS, "after {point}:{pass}");
         if count(&mut database, "select count(*) from market_data_trades").await == 0 {
-            restore_all(&place, &mut database).await;
+            restore_all(&place).await;
             database.execute("truncate tapeline_restores").await.expect("they may go again");
             place.empty();
             assert_eq!(sums(&mut database).await, before, "after {point}:{pass}");
@@ -128,7 +128,35 @@ async fn a_lifecycle_killed_at_fifty_points_loses_and_doubles_no_row_s3() {
     }
     assert!(place.tapeline(&["lifecycle", "run"], "").status.success());
     assert!(place.tapeline(&["archive", "verify"], "").status.success());
-    restore_all(&place, &mut database).await;
+    restore_all(&place).await;
     assert_eq!(sums(&mut database).await, before);
+    place.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_on_its_way_back_holds_up_nobody_who_needs_a_new_chunk_s1() {
+    let place = Place::new("chunk").await;
+    let mut database = place.database().await;
+    fill(&mut database).await;
+    lifecycle::run(&mut database, &place.store(), "test", &everything_old()).await.expect("runs");
+    let mut books = place.database().await;
+    books.execute("begin; lock table tapeline_additions in share mode").await.expect("locks");
+    let arguments = ["restore", "--date", "2021-04-17", "--to-date", "2021-04-19"];
+    let mut restoring = place.command(&arguments).spawn().expect("runs");
+    // two days are copied, and wait for their place in the books
+    let waiting = "select count(*) from pg_locks where not granted
+                   and relation = 'tapeline_additions'::regclass";
+    while count(&mut database, waiting).await < 2 {
+        assert!(restoring.try_wait().expect("a process").is_none(), "the restore has ended");
+        tokio::task::yield_now().await;
+    }
+    let tomorrow = "set statement_timeout = '20s';
+        insert into market_data_trades (time, exchange, symbol, trade_id, price, amount, side, receive_time,
+            origin_partition, origin)
+        values ('2021-05-01', 'KRAKEN', 'S1-USD', 'new', 1, 1, 'buy', now(), 0, 1)";
+    database.execute(tomorrow).await.expect("a new chunk");
+    books.execute("rollback").await.expect("unlocks");
+    assert!(restoring.wait().expect("a process").success());
+    assert_eq!(count(&mut database, "select count(*) from market_data_trades").await, 6_001);
     place.finish().await;
 }

@@ -200,14 +200,14 @@ pub(super) fn all_of(kind: &str, table: &str) -> Restore {
 }
 
 /// Brings everything back that is archived.
-pub(super) async fn restore_all(place: &Place, database: &mut PgConnection) -> u64 {
+pub(super) async fn restore_all(place: &Place) -> u64 {
     let mut added = 0;
     for (kind, table) in archive::archived_kinds() {
         if archive::list(&place.store(), Some(kind.name())).await.expect("lists").is_empty() {
             continue;
         }
         let done =
-            archive::restore(database, &place.store(), "test", &all_of(kind.name(), table)).await;
+            archive::restore(&place.url, &place.store(), "test", &all_of(kind.name(), table)).await;
         added += done.expect("restores").added;
     }
     added
