@@ -20,7 +20,7 @@ use super::RegistryOptions;
 use super::errors::ApiError;
 use super::records::Record;
 use super::state::State;
-use crate::kafka::EndIsNoError;
+use crate::kafka::{EndIsNoError, ends};
 
 const PARTITION: i32 = 0;
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,33 +85,18 @@ pub(super) async fn prepare_topic(options: &RegistryOptions) -> anyhow::Result<(
     Ok(())
 }
 
-/// First offset and end of the topic. A topic just created is unknown to brokers for a moment.
-fn extent_once_known(
-    consumer: &BaseConsumer<EndIsNoError>,
-    topic: &str,
-) -> anyhow::Result<(i64, i64)> {
-    let deadline = Instant::now() + KAFKA_TIMEOUT;
-    loop {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), KAFKA_TIMEOUT)
-            .with_context(|| format!("the metadata of topic {topic} cannot be read"))?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        ensure!(
-            partitions <= 1,
-            "topic {topic} has {partitions} partitions; schemas need a topic of exactly one"
-        );
-        match consumer.fetch_watermarks(topic, PARTITION, KAFKA_TIMEOUT) {
-            Ok(extent) => return Ok(extent),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error)
-                    .with_context(|| format!("the extent of topic {topic} cannot be read"));
-            }
-            Err(error) => {
-                tracing::debug!(%error, topic, "the schemas topic is not there yet");
-                std::thread::sleep(POLL_TIMEOUT);
-            }
-        }
-    }
+/// First offset and end of the topic, which must have one partition. Blocks.
+fn extent(consumer: &BaseConsumer<EndIsNoError>, topic: &str) -> anyhow::Result<(i64, i64)> {
+    let extent = ends(consumer, topic, PARTITION)?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), KAFKA_TIMEOUT)
+        .with_context(|| format!("the metadata of topic {topic} cannot be read"))?;
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    ensure!(
+        partitions <= 1,
+        "topic {topic} has {partitions} partitions; schemas need a topic of exactly one"
+    );
+    Ok(extent)
 }
 
 fn assign(consumer: &BaseConsumer<EndIsNoError>, topic: &str, from: i64) -> anyhow::Result<()> {
@@ -138,7 +123,7 @@ impl Reader {
     pub(super) fn open(options: &RegistryOptions, state: SharedState) -> anyhow::Result<Reader> {
         let consumer = Reader::consumer(options)?;
         let topic = options.topic.clone();
-        let (first, end_at_start) = extent_once_known(&consumer, &topic)?;
+        let (first, end_at_start) = extent(&consumer, &topic)?;
         assign(&consumer, &topic, first)?;
         let (progress, _) = watch::channel(None);
         let options = options.clone();
