@@ -1,6 +1,8 @@
 //! Backups that prove themselves (S4): a PostgreSQL of the test's own, two repositories, the binary as an operator
 //! runs it.
 
+mod s3;
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use tapeline::lifecycle;
 
 pub(crate) use place::{Place, count, fill};
 use place::{ROWS, TABLES, everything_old, restore_all, sums};
+pub(crate) use s3::S3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn archive_drop_restore_leaves_row_identical_tables_s3() {

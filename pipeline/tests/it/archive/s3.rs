@@ -15,16 +15,16 @@ use super::place::{Place, ROWS, TABLES, fill, sums};
 use crate::python::interpreter;
 
 /// The server, which ends with its standard input.
-struct S3 {
+pub(crate) struct S3 {
     child: Child,
-    told: Told,
+    pub(crate) told: Told,
 }
 
 #[derive(Debug, Deserialize)]
-struct Told {
-    endpoint: String,
-    key: String,
-    secret: String,
+pub(crate) struct Told {
+    pub(crate) endpoint: String,
+    pub(crate) key: String,
+    pub(crate) secret: String,
 }
 
 /// What it was asked.
@@ -37,11 +37,13 @@ struct Seen {
 }
 
 impl S3 {
-    fn start() -> S3 {
+    /// `tls`: certificate of localhost, and its key.
+    pub(crate) fn start(tls: &[&Path]) -> S3 {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/archive");
         let python = interpreter("venv-s3", &here.join("requirements.txt"));
         let mut child = Command::new(python)
             .arg(here.join("s3_server.py"))
+            .args(tls)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -133,7 +135,7 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
     fill(&mut database).await;
     fill_large(&mut database).await;
     let before = sums(&mut database).await;
-    let s3 = S3::start();
+    let s3 = S3::start(&[]);
 
     let lifecycle = ["lifecycle", "run"];
     for (bucket, secret, what) in [

@@ -2,6 +2,7 @@
 
 Prints one line of JSON: where it is, and a key that it takes. Every fifth upload is refused once with
 503, as S3 does when it is busy. `GET /seen` says what was asked of it. It ends with its standard input.
+With a certificate of localhost and its key as arguments it speaks TLS and refuses nothing.
 """
 
 import io
@@ -18,6 +19,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app  # noqa:
 from werkzeug.serving import make_server  # noqa: E402
 
 BUCKET = "archive"
+certificate = tuple(sys.argv[1:3]) or None
 seen = {"parts": 0, "refused": 0, "encrypted": 0, "rules": ""}
 lock = threading.Lock()
 
@@ -39,7 +41,7 @@ class Busy:
             self.uploads += upload
             seen["parts"] += upload and "uploadId" in query
             seen["encrypted"] += "HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION" in environment
-            refused = upload and self.uploads % 5 == 0
+            refused = upload and not certificate and self.uploads % 5 == 0
             seen["refused"] += refused
         if method == "PUT" and "lifecycle" in query:
             body = environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
@@ -52,14 +54,31 @@ class Busy:
         return self.application(environment, start)
 
 
-server = make_server("127.0.0.1", 0, Busy(DomainDispatcherApplication(create_backend_app)), threaded=True)
+application = Busy(DomainDispatcherApplication(create_backend_app))
+server = make_server("127.0.0.1", 0, application, threaded=True, ssl_context=certificate)
+close = server.shutdown_request
+
+
+def say_goodbye(connection):
+    """Ends TLS before the connection, as every other server does: an end without it looks like an attack."""
+    try:
+        connection.unwrap()
+    except OSError:
+        pass
+    close(connection)
+
+
+if certificate:
+    server.shutdown_request = say_goodbye
 threading.Thread(target=server.serve_forever, daemon=True).start()
-endpoint = f"http://127.0.0.1:{server.server_port}"
+host = "https://localhost" if certificate else "http://127.0.0.1"
+endpoint = f"{host}:{server.server_port}"
 anybody = {
     "endpoint_url": endpoint,
     "region_name": "us-east-1",
     "aws_access_key_id": "nobody",
     "aws_secret_access_key": "nothing",
+    "verify": certificate and certificate[0],
 }
 iam = boto3.client("iam", **anybody)
 iam.create_user(UserName="tapeline")
