@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::connect::Insert;
 pub(crate) use self::machine::describe;
 pub(crate) use self::results::Machine;
 use self::results::Results;
@@ -56,6 +57,8 @@ pub(crate) struct Sizes {
     pub(crate) store_records: u64,
     /// Rounds of `limit`, `store` and `kafka-connect`.
     pub(crate) store_rounds: usize,
+    /// Ways in which Kafka Connect inserts, of [`Insert::ALL`].
+    pub(crate) inserts: usize,
     /// Records through all stages in each round.
     pub(crate) tape_records: u64,
     /// Rounds of `tape`.
@@ -84,6 +87,7 @@ impl Sizes {
     const FULL: Sizes = Sizes {
         store_records: 1_500_000,
         store_rounds: 3,
+        inserts: Insert::ALL.len(),
         tape_records: 3_000_000,
         tape_rounds: 3,
         latency_time: Duration::from_secs(30),
@@ -99,6 +103,7 @@ impl Sizes {
     const QUICK: Sizes = Sizes {
         store_records: 400_000,
         store_rounds: 1,
+        inserts: 1,
         tape_records: 300_000,
         tape_rounds: 1,
         latency_time: Duration::from_secs(8),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
 use sqlx::postgres::PgArguments;
 use sqlx::{PgConnection, Postgres};
 use tapeline::config::GroupProtocol;
@@ -61,10 +62,10 @@ async fn measure(site: &Site, instances: usize, shortest: i64, sizes: &Sizes) ->
     site.empty().await?;
     let topic = site.context.sink_topics([Kind::Trade])?.remove(0).name;
     let mut database = site.database().await?;
-    let mut stores = Vec::new();
-    for number in 0..instances {
-        stores.push(StageProcess::start(site, "store", number).await?);
-    }
+    // All at once: a group that is joined by one after another shares out its partitions as often.
+    let mut stores = (0..instances)
+        .map(|number| StageProcess::spawn(site, "store", number))
+        .collect::<Result<Vec<_>>>()?;
     // One connection each: as many owners as stores.
     let writing = "select count(distinct owner_pid) from tapeline_fence \
                    where topic = $1 and next_offset is not null";
@@ -88,9 +89,7 @@ async fn measure(site: &Site, instances: usize, shortest: i64, sizes: &Sizes) ->
     let busy = sqlx::query_scalar(busy).bind(&topic).bind(shortest);
     let busy = number(&mut database, busy).await?;
     ensure!(busy == instances as i64, "the topic is too short for {instances} stores");
-    for store in stores {
-        store.stop().await?;
-    }
+    try_join_all(stores.into_iter().map(StageProcess::stop)).await?;
     Ok(rate)
 }
 

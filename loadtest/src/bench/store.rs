@@ -55,7 +55,7 @@ async fn rounds(
     if bench.wants("kafka-connect") {
         connect::install()?;
         let partitions = site.context.sink_topics([Kind::Trade])?[0].partitions;
-        for (insert, name) in Insert::ALL {
+        for &(insert, name) in &Insert::ALL[..sizes.inserts] {
             let topic = format!("{}{name}", site.config.kafka.topic_prefix);
             site.create_topic(&topic, partitions).await?;
             let into = Into::Json(topic.clone(), insert.times());
