@@ -226,15 +226,17 @@ pub(crate) async fn delete(pipeline: &Pipeline, topic: &str) {
 /// Makes a topic that was deleted.
 pub(crate) async fn create_again(pipeline: &mut Pipeline, topic: &str) {
     let config = (*pipeline.context.config).clone();
+    let former = pipeline.context.topic_id(topic).map(str::to_owned);
     // Kafka deletes in the background.
     eventually("the topic is there again", || async {
         let created = create_topics(&config.kafka).await;
         created.is_ok_and(|created| created.iter().any(|name| name == topic))
     })
     .await;
-    // The broker that describes topics hears of it later than the one that made it.
-    eventually("every topic can be described", || async {
-        Context::new(config.clone(), &pipeline.shutdown).await.is_ok()
+    // The broker that describes topics hears of it later than the one that made it, and may still know the former one.
+    eventually("the new topic and all others can be described", || async {
+        let found = Context::new(config.clone(), &pipeline.shutdown).await;
+        found.is_ok_and(|context| context.topic_id(topic) != former.as_deref())
     })
     .await;
     pipeline.context = Context::new(config, &pipeline.shutdown).await.expect("context");
