@@ -87,7 +87,9 @@ async fn measure(config: &Config, args: &ConnectionsArgs, admin: &mut PgConnecti
     start.wait().await;
     let asked = try_join_all(asking).await?.into_iter().collect::<Result<Vec<_>>>()?;
     let servers: i64 = sqlx::query_scalar(
-        "select count(*) from pg_stat_activity where application_name = 'tapeline-read'",
+        // Their names do not tell: the pooler resets a connection that it takes back.
+        "select count(*) from pg_stat_activity where datname = current_database()
+         and backend_type = 'client backend' and pid <> pg_backend_pid()",
     )
     .fetch_one(admin)
     .await?;
