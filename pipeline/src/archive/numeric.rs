@@ -108,9 +108,8 @@ pub(super) fn put_digits(field: &[u8], out: &mut Vec<u8>) -> bool {
     }
     let start = out.len();
     let digit = |place: i32| {
-        let at = usize::try_from(parts.weight - place).ok().map(|index| 2 * index);
-        let pair = at.and_then(|at| parts.digits.get(at..at + 2));
-        pair.map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]))
+        let index = usize::try_from(parts.weight - place).ok();
+        index.and_then(|index| parts.digits().nth(index)).unwrap_or(0)
     };
     for place in (0..=parts.weight).rev() {
         put_four(digit(place), out.len() == start, out);
@@ -132,10 +131,14 @@ pub(super) fn put_digits(field: &[u8], out: &mut Vec<u8>) -> bool {
 
 /// Four digits; without leading zeros, and none of nothing, at the beginning of a number.
 fn put_four(value: u16, leading: bool, out: &mut Vec<u8>) {
-    let text = [value / 1_000, value / 100 % 10, value / 10 % 10, value % 10]
-        .map(|digit| b'0'.wrapping_add(digit as u8));
-    let skipped = if leading { text.iter().take_while(|&&digit| digit == b'0').count() } else { 0 };
-    out.extend_from_slice(&text[skipped..]);
+    let mut begun = !leading;
+    for power in [1_000, 100, 10, 1] {
+        let digit = (value / power % 10) as u8;
+        begun |= digit != 0;
+        if begun {
+            out.push(b'0' + digit);
+        }
+    }
 }
 
 /// Appends the number that a text of [`text`]'s form says, with its length; false for any other.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use sqlx::{Executor, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tapeline_stages::store::{HEADER, TRAILER};
 use tokio::sync::mpsc;
 
@@ -98,16 +98,14 @@ impl DayRestore<'_> {
             quoted(&self.table.name),
             self.range()
         );
-        transaction(database, async |database| {
-            let mut copy =
-                database.copy_in_raw(&copy_statement(&quoted(&self.table.name), file)).await?;
-            copy.send(row).await?;
-            copy.finish().await?;
-            let deleted = database.execute(delete.as_str()).await?.rows_affected();
-            ensure!(deleted == 1, "{}: {deleted} rows deleted where one was put", file.path);
-            Ok(())
-        })
-        .await
+        let mut work = database.begin().await?;
+        let mut copy = work.copy_in_raw(&copy_statement(&quoted(&self.table.name), file)).await?;
+        copy.send(row).await?;
+        copy.finish().await?;
+        let deleted = work.execute(delete.as_str()).await?.rows_affected();
+        ensure!(deleted == 1, "{}: {deleted} rows deleted where one was put", file.path);
+        work.commit().await?;
+        Ok(())
     }
 
     async fn in_transaction(
@@ -115,19 +113,18 @@ impl DayRestore<'_> {
         database: &mut PgConnection,
         careful: bool,
     ) -> Result<(u64, u64)> {
-        transaction(database, async |database| {
-            let (file, body) = &self.first;
-            let (mut rows, mut added) = self.put(database, file, body.clone(), careful).await?;
-            for file in &self.rest {
-                let body = fetch(self.store, file).await?;
-                let (copied, new) = self.put(database, file, body, careful).await?;
-                rows += copied;
-                added += new;
-            }
-            self.account(database, added).await?;
-            Ok((rows, added))
-        })
-        .await
+        let mut work = database.begin().await?;
+        let (file, body) = &self.first;
+        let (mut rows, mut added) = self.put(&mut work, file, body.clone(), careful).await?;
+        for file in &self.rest {
+            let body = fetch(self.store, file).await?;
+            let (copied, new) = self.put(&mut work, file, body, careful).await?;
+            rows += copied;
+            added += new;
+        }
+        self.account(&mut work, added).await?;
+        work.commit().await?;
+        Ok((rows, added))
     }
 
     async fn account(&self, database: &mut PgConnection, added: u64) -> Result<()> {
@@ -220,25 +217,6 @@ impl DayRestore<'_> {
         }
         Ok(copy.finish().await?)
     }
-}
-
-/// Does `work` in a transaction.
-async fn transaction<T>(
-    database: &mut PgConnection,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
-) -> Result<T> {
-    database.execute("begin").await?;
-    let done = async {
-        let done = work(&mut *database).await?;
-        database.execute("commit").await?;
-        Ok(done)
-    }
-    .await;
-    if done.is_err() {
-        // The first error says why; a connection that is gone has rolled back by itself.
-        let _ = database.execute("rollback").await;
-    }
-    done
 }
 
 fn column_list(file: &ArchivedFile) -> String {
