@@ -2,7 +2,7 @@
 
 Prints one line of JSON: where it is, and a key that it takes. Every fifth upload is refused once with
 503, as S3 does when it is busy. `GET /seen` says what was asked of it. It ends with its standard input.
-With a certificate of localhost and its key as arguments it speaks TLS and refuses nothing.
+With a certificate of localhost and its key as arguments it speaks TLS.
 """
 
 import io
@@ -41,7 +41,7 @@ class Busy:
             self.uploads += upload
             seen["parts"] += upload and "uploadId" in query
             seen["encrypted"] += "HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION" in environment
-            refused = upload and not certificate and self.uploads % 5 == 0
+            refused = upload and self.uploads % 5 == 0
             seen["refused"] += refused
         if method == "PUT" and "lifecycle" in query:
             body = environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
