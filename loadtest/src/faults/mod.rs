@@ -121,7 +121,7 @@ impl Run {
 }
 
 /// Cases that run side by side in a quick run, most of which is waiting.
-const QUICK_JOBS: usize = 4;
+const QUICK_JOBS: usize = 3;
 /// The same in a full run.
 const FULL_JOBS: usize = 2;
 /// How long a case may take in all, in a quick and in a full run: one that hangs is bad, and the

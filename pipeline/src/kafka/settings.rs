@@ -30,6 +30,9 @@ const FETCH_REST_MS: &str = "5";
 /// Messages a producer may hold, in KiB and in number (invariant 8).
 const PRODUCER_QUEUE_KIB: &str = "65536";
 const PRODUCER_QUEUE_MESSAGES: &str = "200000";
+/// Longest pause between two attempts to connect, as Java's clients have it. With librdkafka's own 10 s every
+/// client would stay away for that long after a broker that was gone for a few seconds is back.
+const RECONNECT_MOST_MS: &str = "1000";
 /// How long one attempt of an unordered producer lasts; whoever uses it tries again.
 const UNORDERED_TIMEOUT_MS: &str = "30000";
 
@@ -54,7 +57,10 @@ impl KafkaSettings {
     /// For any client.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "tapeline");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "tapeline")
+            .set("reconnect.backoff.max.ms", RECONNECT_MOST_MS);
         apply(&mut config, &self.properties);
         config
     }
