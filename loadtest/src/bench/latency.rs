@@ -30,7 +30,7 @@ const MARKET_START: Micros = Micros(1_700_000_022_000_000);
 /// Sent before the clock starts, so that no stage's joining its group is measured.
 const FIRST: u64 = 20_000;
 /// Of each topic. A produce request holds one partition, and the broker shares two cores with everything else.
-const PARTITIONS: i32 = 3;
+const PARTITIONS: i32 = 1;
 /// Before the first round is counted.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// The longest latency told apart.

@@ -30,7 +30,7 @@ impl Default for ValidateConfig {
             reject_ahead_ms: 86_400_000,
             price_jump_deviations: 12,
             memory_per_symbol: 4_096,
-            linger_ms: 2,
+            linger_ms: 1,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Default for StoreConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// How long a batch waits to fill.
+    /// How long a batch waits to fill. While one is written the next gathers anyway.
     pub linger_ms: u64,
     /// Events a batch.
     pub batch_events: usize,
@@ -75,7 +75,7 @@ pub struct CacheConfig {
 
 impl Default for CacheConfig {
     fn default() -> CacheConfig {
-        CacheConfig { linger_ms: 2, batch_events: 5_000 }
+        CacheConfig { linger_ms: 0, batch_events: 5_000 }
     }
 }
 

@@ -36,10 +36,12 @@ const RECONNECT_MOST_MS: &str = "1000";
 /// How long one attempt of an unordered producer lasts; whoever uses it tries again.
 const UNORDERED_TIMEOUT_MS: &str = "30000";
 
+/// Longer than a request takes: librdkafka lets an idempotent producer have one under way for each partition, and
+/// its thread spins, at the broker's expense, while messages behind it have lingered long enough.
+const STREAM_LINGER_MS: &str = "5";
 /// Longer than it takes to queue a batch; its end is flushed.
 const BATCH_LINGER_MS: &str = "100";
-/// A partition's part of a batch should fit one request: librdkafka lets an idempotent producer
-/// have one under way for each partition, and its thread spins while more is ready to go.
+/// A partition's part of a batch should fit one request: the next would be waited for with a spinning thread.
 const BATCH_REQUEST_BYTES: &str = "1000000";
 
 impl KafkaSettings {
@@ -101,7 +103,7 @@ impl KafkaSettings {
         let mut config = self.client();
         config
             .set("compression.type", "lz4")
-            .set("linger.ms", "2")
+            .set("linger.ms", STREAM_LINGER_MS)
             .set("batch.size", "524288")
             .set("queue.buffering.max.kbytes", PRODUCER_QUEUE_KIB)
             .set("queue.buffering.max.messages", PRODUCER_QUEUE_MESSAGES)

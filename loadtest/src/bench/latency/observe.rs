@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 use super::super::site::Site;
 use super::{Latencies, Schedule, lock};
 
-/// Between two looks: with the question's own time this is the error, and always upwards.
+/// Between two looks at rows and at values: with the question's own time this is the error, and always upwards.
 const LOOK: Duration = Duration::from_millis(2);
+const LOOK_AT_VALUES: Duration = Duration::from_millis(1);
 /// Symbols whose tickers are looked at, spread over busy and quiet ones.
 const PROBED: usize = 16;
 
@@ -114,7 +115,7 @@ pub(super) async fn values(
         if last {
             return Ok(latencies);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOOK_AT_VALUES).await;
     }
 }
 
