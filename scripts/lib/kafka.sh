@@ -167,9 +167,9 @@ kafka_start() {
     # it holds the broker's own password, where it has one
     (umask 077 && kafka_write_config)
     kafka_format || return 1
-    # half of the heap is for what is young: with a goal for pauses G1 shrinks that part until it collects twice a second,
-    # with both cores; touched at the start, since the first use of a page would be part of a pause
-    launch kafka java -Xms1g -Xmx1g -Xmn600m -XX:+AlwaysPreTouch -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError \
+    # more than half of the heap is for what is young: with a goal for pauses G1 shrinks that part until it collects twice a
+    # second, with every core; touched at the start, since the first use of a page would be part of a pause
+    launch kafka java -Xms1g -Xmx1g -Xmn600m -XX:+AlwaysPreTouch -XX:+UseParallelGC -XX:+ExitOnOutOfMemoryError \
         -Djava.awt.headless=true "-Dlog4j2.configurationFile=$STATE/kafka/log4j2.properties" \
         -cp "$KAFKA_LIBS/*" kafka.Kafka "$STATE/kafka/server.properties"
     wait_until_ready kafka 90

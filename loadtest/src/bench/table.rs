@@ -34,7 +34,7 @@ const LINES: &[(&str, Source, &str)] = &[
     ("`tape`: generator and every stage at once, trades", Series("tape"), "≥ 120,000"),
     ("`tape`: trades, tickers and books", Series("tape_mixed"), ""),
     (
-        "produced to row visible at 20,000/s, 3 partitions a topic, p50",
+        "produced to row visible at 20,000/s, 1 partition a topic, p50",
         Series("latency.row_p50"),
         "",
     ),

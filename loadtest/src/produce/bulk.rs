@@ -67,9 +67,7 @@ impl BulkProducer {
 
     /// The pipeline's own lingering: for latency.
     pub(crate) fn prompt(settings: &KafkaSettings) -> Result<BulkProducer> {
-        let mut config = settings.producer();
-        config.set("delivery.report.only.error", "true");
-        BulkProducer::with(&config)
+        BulkProducer::with(&settings.stream_producer())
     }
 
     fn with(config: &rdkafka::ClientConfig) -> Result<BulkProducer> {

@@ -18,7 +18,7 @@ pub struct ValidateConfig {
     pub price_jump_deviations: u32,
     /// Identities remembered for each symbol, to tell duplicates.
     pub memory_per_symbol: usize,
-    /// How long a batch waits to fill.
+    /// How long a batch waits to fill. While one is written the next gathers anyway.
     pub linger_ms: u64,
 }
 
@@ -30,7 +30,7 @@ impl Default for ValidateConfig {
             reject_ahead_ms: 86_400_000,
             price_jump_deviations: 12,
             memory_per_symbol: 4_096,
-            linger_ms: 1,
+            linger_ms: 0,
         }
     }
 }

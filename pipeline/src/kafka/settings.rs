@@ -39,6 +39,9 @@ const UNORDERED_TIMEOUT_MS: &str = "30000";
 /// Longer than a request takes: librdkafka lets an idempotent producer have one under way for each partition, and
 /// its thread spins, at the broker's expense, while messages behind it have lingered long enough.
 const STREAM_LINGER_MS: &str = "5";
+/// Requests under way on a connection, under both names that it has. With 1 the next one waits where librdkafka does not
+/// spin for it; a broker answers the requests of a connection one after the other anyway.
+const IN_FLIGHT: [&str; 2] = ["max.in.flight.requests.per.connection", "max.in.flight"];
 /// Longer than it takes to queue a batch; its end is flushed.
 const BATCH_LINGER_MS: &str = "100";
 /// A partition's part of a batch should fit one request: the next would be waited for with a spinning thread.
@@ -143,6 +146,9 @@ impl KafkaSettings {
     pub fn stream_producer(&self) -> ClientConfig {
         let mut config = self.producer();
         config.set("delivery.report.only.error", "true");
+        if !self.producer_properties.keys().any(|key| IN_FLIGHT.contains(&key.as_str())) {
+            config.set(IN_FLIGHT[0], "1");
+        }
         config
     }
 }
