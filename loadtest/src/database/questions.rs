@@ -19,8 +19,8 @@ const READERS: u64 = 32;
 /// Questions of each kind that one reader asks alone; a quarter of them warms up.
 const ALONE: (u64, u64) = (400, 100);
 /// How long all ask, and the pause from one question of a reader to its next one.
-const TOGETHER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(8));
-const PAUSE: Duration = Duration::from_millis(250);
+const TOGETHER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(8));
+const PAUSE: Duration = Duration::from_secs(1);
 const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// A kind of question.

@@ -146,7 +146,7 @@ impl KafkaSettings {
     pub fn stream_producer(&self) -> ClientConfig {
         let mut config = self.producer();
         config.set("delivery.report.only.error", "true");
-        if !self.producer_properties.keys().any(|key| IN_FLIGHT.contains(&key.as_str())) {
+        if IN_FLIGHT.iter().all(|key| config.get(key).is_none()) {
             config.set(IN_FLIGHT[0], "1");
         }
         config
@@ -162,6 +162,15 @@ fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_has_one_request_under_way_unless_the_user_says_otherwise() {
+        let mut settings = KafkaSettings::default();
+        assert_eq!(settings.stream_producer().get(IN_FLIGHT[0]), Some("1"));
+        settings.properties.insert(IN_FLIGHT[1].to_owned(), "5".to_owned());
+        assert_eq!(settings.stream_producer().get(IN_FLIGHT[0]), None);
+        assert_eq!(settings.stream_producer().get(IN_FLIGHT[1]), Some("5"));
+    }
 
     #[test]
     fn a_setting_that_a_guarantee_rests_on_is_refused_by_name() {
