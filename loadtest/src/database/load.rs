@@ -91,6 +91,10 @@ pub(super) async fn run(place: &Place, shape: &Shape, figures: &mut Figures) -> 
         .fetch_one(&mut database)
         .await?;
     ensure!(rows as u64 == shape.rows, "{rows} trades are there of {}", shape.rows);
+    // Days that were loaded within minutes are on disk first, as those of weeks would be: gigabytes that are still to be written
+    // would be measured with every question.
+    let flushed = tokio::process::Command::new("sync").status().await.context("sync")?;
+    ensure!(flushed.success(), "sync: {flushed}");
     let bytes: i64 = sqlx::query_scalar("select hypertable_size('market_data_trades')")
         .fetch_one(&mut database)
         .await?;
