@@ -120,7 +120,8 @@ impl Run {
     }
 }
 
-/// Cases that run side by side in a quick run, most of which is waiting.
+/// Cases that run side by side in a quick run. With more of them the longest part, the cases that stop services one after
+/// the other, would wait for the processor.
 const QUICK_JOBS: usize = 3;
 /// The same in a full run.
 const FULL_JOBS: usize = 2;

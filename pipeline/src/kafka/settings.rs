@@ -38,7 +38,7 @@ const UNORDERED_TIMEOUT_MS: &str = "30000";
 
 /// Longer than a request takes: librdkafka lets an idempotent producer have one under way for each partition, and
 /// its thread spins, at the broker's expense, while messages behind it have lingered long enough.
-const STREAM_LINGER_MS: &str = "5";
+const LINGER_MS: &str = "5";
 /// Requests under way on a connection, under both names that it has. With 1 the next one waits where librdkafka does not
 /// spin for it; a broker answers the requests of a connection one after the other anyway.
 const IN_FLIGHT: [&str; 2] = ["max.in.flight.requests.per.connection", "max.in.flight"];
@@ -106,7 +106,7 @@ impl KafkaSettings {
         let mut config = self.client();
         config
             .set("compression.type", "lz4")
-            .set("linger.ms", STREAM_LINGER_MS)
+            .set("linger.ms", LINGER_MS)
             .set("batch.size", "524288")
             .set("queue.buffering.max.kbytes", PRODUCER_QUEUE_KIB)
             .set("queue.buffering.max.messages", PRODUCER_QUEUE_MESSAGES)
@@ -142,7 +142,8 @@ impl KafkaSettings {
         config
     }
 
-    /// For a [`super::Bulk`] producer of a stream: the same without the wait for the end of a batch.
+    /// For a [`super::Bulk`] producer of a stream: it does not wait for the end of a batch, and has one request
+    /// under way where the user says nothing else.
     pub fn stream_producer(&self) -> ClientConfig {
         let mut config = self.producer();
         config.set("delivery.report.only.error", "true");
