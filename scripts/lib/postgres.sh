@@ -87,10 +87,12 @@ pg_socket_dir() {
 }
 
 # What `alter system` sets comes over this and stays.
-# Sized for two cores and 24 GiB shared with the broker and the pipeline.
+# Sized for a machine shared with the broker and the pipeline. A day's rows that are read in the order of an index
+# (the archive's) are all over the day's pages: where its buffers hold them, each page is checked and copied once.
 pg_write_config() {
-    local data host=host
+    local data host=host memory_mib
     data=$(pg_data)
+    memory_mib=$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' /proc/meminfo)
     if tls_on; then
         host=hostssl
         as_pg_owner tee "$data/server.crt" <"$STATE/tls/postgres.crt" >/dev/null
@@ -118,8 +120,8 @@ timescaledb.max_background_workers = 64
 max_worker_processes = 96
 max_connections = 300
 max_locks_per_transaction = 512
-shared_buffers = '1GB'
-effective_cache_size = '8GB'
+shared_buffers = '$((memory_mib / 6))MB'
+effective_cache_size = '$((memory_mib / 2))MB'
 maintenance_work_mem = '256MB'
 work_mem = '16MB'
 random_page_cost = 1.1

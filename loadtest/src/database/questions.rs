@@ -1,12 +1,11 @@
 //! What readers ask, one alone and 32 at once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
 use sqlx::PgConnection;
-use tokio::time::Instant;
 
 use super::figures::{Figures, Target};
 use super::load::{DAY_MICROS, Shape};
@@ -21,6 +20,9 @@ const ALONE: (u64, u64) = (400, 100);
 /// How long all ask, and the pause from one question of a reader to its next one.
 const TOGETHER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(8));
 const PAUSE: Duration = Duration::from_secs(1);
+/// Times that PostgreSQL plans a statement anew before it keeps a plan for any values, and once more: sessions of a
+/// pool are long past them. <https://www.postgresql.org/docs/15/sql-prepare.html>
+const PLANNED_ANEW: u32 = 6;
 const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// A kind of question.
@@ -146,7 +148,8 @@ async fn ask(
 }
 
 /// Every reader asks at its times, whether the answer before came late or not: a question's clock
-/// runs from when it was due.
+/// runs from when it was due. Each is a thread of its own, as 32 programs would be: nobody waits here
+/// for another one's rows to be read.
 async fn together(
     place: &Place,
     asked: &Arc<Asked>,
@@ -155,24 +158,9 @@ async fn together(
 ) -> Result<()> {
     let mut readers = tokio::task::JoinSet::new();
     for reader in 0..READERS {
-        let (mut database, asked) = (place.database().await?, Arc::clone(asked));
-        readers.spawn(async move {
-            let mut random = Random::new(100 + reader);
-            let mut seen = [histogram()?, histogram()?, histogram()?];
-            for question in &QUESTIONS {
-                ask(&mut database, question, &asked, &mut random).await?;
-            }
-            let began = Instant::now();
-            let mut due = began + PAUSE.mul_f64(reader as f64 / READERS as f64);
-            while due < began + length {
-                tokio::time::sleep_until(due).await;
-                let which = random.below(QUESTIONS.len() as u64) as usize;
-                ask(&mut database, &QUESTIONS[which], &asked, &mut random).await?;
-                seen[which].record(due.elapsed().as_micros() as u64)?;
-                due += PAUSE;
-            }
-            Ok::<_, anyhow::Error>((seen, began.elapsed()))
-        });
+        let (database, asked) = (place.database().await?, Arc::clone(asked));
+        let here = tokio::runtime::Handle::current();
+        readers.spawn_blocking(move || here.block_on(read(reader, database, &asked, length)));
     }
     let mut all = [histogram()?, histogram()?, histogram()?];
     let mut longest = Duration::ZERO;
@@ -187,4 +175,31 @@ async fn together(
         report(figures, question.together, seen, question.limit_ms);
     }
     Ok(())
+}
+
+/// What one reader saw of each kind of question, and how long it asked.
+async fn read(
+    reader: u64,
+    mut database: PgConnection,
+    asked: &Asked,
+    length: Duration,
+) -> Result<([Histogram<u64>; 3], Duration)> {
+    let mut random = Random::new(100 + reader);
+    let mut seen = [histogram()?, histogram()?, histogram()?];
+    for question in &QUESTIONS {
+        for _ in 0..PLANNED_ANEW {
+            ask(&mut database, question, asked, &mut random).await?;
+        }
+    }
+    let began = Instant::now();
+    let mut due = began + PAUSE.mul_f64(reader as f64 / READERS as f64);
+    while due < began + length {
+        // the thread's own: the runtime's clock has steps of a millisecond
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let which = random.below(QUESTIONS.len() as u64) as usize;
+        ask(&mut database, &QUESTIONS[which], asked, &mut random).await?;
+        seen[which].record(due.elapsed().as_micros() as u64)?;
+        due += PAUSE;
+    }
+    Ok((seen, began.elapsed()))
 }
