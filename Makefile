@@ -37,7 +37,7 @@ test-all: test ## also long runs
 bench: build ## measure it all: about 20 minutes, QUICK=1 under 3; ARGS="--only store tape"
 	@eval "$$(scripts/services env)" && target/release/tapeline-loadtest bench $(if $(QUICK),--quick) $(ARGS)
 
-bench-db: build ## measure the database and its archive on 100 million trades: about 15 minutes, 35 GB (QUICK=1, ROWS=N)
+bench-db: build ## measure the database and its archive on 100 million trades: about 20 minutes, 35 GB (QUICK=1, ROWS=N)
 	@eval "$$(scripts/services env)" && target/release/tapeline-loadtest bench-db $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 check: ## formatting, lints, documentation, licences, shell and SQL

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Every place by its stage, in the order a batch passes them.
-pub const PLACES: [&str; 32] = [
+pub const PLACES: [&str; 33] = [
     "validate.after_quarantine",
     "validate.before_produce",
     "validate.mid_produce",
@@ -36,6 +36,7 @@ pub const PLACES: [&str; 32] = [
     "archive.after_upload",
     "archive.before_manifest",
     "archive.after_manifest",
+    "lifecycle.before_mark",
     "lifecycle.before_drop",
     "lifecycle.before_commit",
     "lifecycle.after_commit",

@@ -89,7 +89,7 @@ async fn measure(place: &Place) -> Result<String> {
         if community { "compressed | " } else { "" },
         if community { "--:|" } else { "" },
     );
-    let rules = json!({"periods": {"compress_after_days": 36_500, "archive_after_days": 36_500, "drop_after_days": 36_500}});
+    let rules = json!({"periods": {"compact_after_days": 36_500, "compress_after_days": 36_500, "archive_after_days": 36_500, "drop_after_days": 36_500}});
     let ours = [("trade", "market_data_trades"), ("candle", "market_data_ohlcv")];
     for (kind, table) in ours.into_iter().chain(MADE.map(|(kind, table, _)| (kind, table))) {
         let tiers = tiers(place, &mut database, kind, table, community, &rules).await?;

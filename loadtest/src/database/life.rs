@@ -65,8 +65,8 @@ fn days(shape: &Shape) -> (u64, u64) {
 }
 
 /// No kind is old enough for anything.
-fn keep_all() -> Value {
-    json!({"periods": {"compress_after_days": 36_500, "archive_after_days": 36_500, "drop_after_days": 36_500}})
+pub(super) fn keep_all() -> Value {
+    json!({"periods": {"compact_after_days": 36_500, "compress_after_days": 36_500, "archive_after_days": 36_500, "drop_after_days": 36_500}})
 }
 
 /// Trades of days before `day` are to be dropped.
@@ -77,8 +77,17 @@ async fn drop_until(database: &mut PgConnection, day: &str) -> Result<Value> {
         .await?;
     ensure!(age >= 1, "the clock of the database says that {day} is not over");
     let mut rules = keep_all();
-    rules["kinds"] = json!({"trade": {"compress_after_days": age, "archive_after_days": age, "drop_after_days": age}});
+    rules["kinds"] = json!({"trade": {"compact_after_days": 36_500, "compress_after_days": age, "archive_after_days": age, "drop_after_days": age}});
     Ok(rules)
+}
+
+/// What lifecycle does in the night after each day.
+pub(super) fn compact(place: &Place, shape: &Shape, figures: &mut Figures) -> Result<()> {
+    let mut rules = keep_all();
+    rules["periods"]["compact_after_days"] = 1.into();
+    let rate = timed(place, &["lifecycle", "run"], shape.rows, rules)?;
+    figures.add("indexes built anew", rate, "rows/s", None);
+    Ok(())
 }
 
 /// Rows a second of a command.

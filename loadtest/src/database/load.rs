@@ -91,14 +91,27 @@ pub(super) async fn run(place: &Place, shape: &Shape, figures: &mut Figures) -> 
         .fetch_one(&mut database)
         .await?;
     ensure!(rows as u64 == shape.rows, "{rows} trades are there of {}", shape.rows);
-    // Days that were loaded within minutes are on disk first, as those of weeks would be: gigabytes that are still to be written
-    // would be measured with every question.
+    size(&mut database, shape, "trades with index, as they came", figures).await
+}
+
+/// Days that were loaded within minutes are on disk, as those of weeks would be: gigabytes that are still to be written
+/// would be measured with every question.
+pub(super) async fn settle(place: &Place, shape: &Shape, figures: &mut Figures) -> Result<()> {
     let flushed = tokio::process::Command::new("sync").status().await.context("sync")?;
     ensure!(flushed.success(), "sync: {flushed}");
+    size(&mut place.database().await?, shape, "trades with index, compacted", figures).await
+}
+
+async fn size(
+    database: &mut PgConnection,
+    shape: &Shape,
+    name: &'static str,
+    figures: &mut Figures,
+) -> Result<()> {
     let bytes: i64 = sqlx::query_scalar("select hypertable_size('market_data_trades')")
-        .fetch_one(&mut database)
+        .fetch_one(database)
         .await?;
-    figures.add("trades with index", bytes as f64 / shape.rows as f64, "bytes/row", None);
+    figures.add(name, bytes as f64 / shape.rows as f64, "bytes/row", None);
     Ok(())
 }
 

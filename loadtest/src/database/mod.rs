@@ -73,6 +73,8 @@ pub(crate) async fn run(args: DatabaseArgs) -> Result<bool> {
 
 async fn measure(place: &Place, shape: &Shape, quick: bool, figures: &mut Figures) -> Result<()> {
     load::run(place, shape, figures).await?;
+    life::compact(place, shape, figures)?;
+    load::settle(place, shape, figures).await?;
     questions::run(place, shape, quick, figures).await?;
     life::run(place, shape, figures).await
 }

@@ -57,6 +57,8 @@ impl LifecycleConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Periods {
+    /// Its indexes are built anew then: rows hardly come any more.
+    pub compact_after_days: u32,
     /// Hot until then, compressed from then on (Community edition).
     pub compress_after_days: u32,
     /// Archived from then on.
@@ -67,6 +69,11 @@ pub struct Periods {
 
 impl Default for Periods {
     fn default() -> Periods {
-        Periods { compress_after_days: 7, archive_after_days: 180, drop_after_days: 180 }
+        Periods {
+            compact_after_days: 1,
+            compress_after_days: 7,
+            archive_after_days: 180,
+            drop_after_days: 180,
+        }
     }
 }

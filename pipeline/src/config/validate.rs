@@ -179,6 +179,7 @@ impl Config {
         {
             let key = |field: &str| format!("lifecycle.{name}.{field}");
             let days = 1..=36_500;
+            problems.range(&key("compact_after_days"), periods.compact_after_days, days.clone());
             problems.range(&key("compress_after_days"), periods.compress_after_days, days.clone());
             problems.range(&key("archive_after_days"), periods.archive_after_days, days.clone());
             let drop = periods.archive_after_days..=36_500;

@@ -178,10 +178,11 @@ async fn overdue(patient: &mut Patient<'_>) -> Result<()> {
         .fetch_one(&mut patient.database)
         .await?;
     let mut found = false;
-    for action in [Action::Compress, Action::Drop] {
+    for action in [Action::Compact, Action::Compress, Action::Drop] {
         let late = steps.iter().filter(|step| step.action == action).filter_map(|step| {
             let periods = patient.config.lifecycle.periods(&step.kind);
             let days = match action {
+                Action::Compact => periods.compact_after_days,
                 Action::Compress => periods.compress_after_days,
                 _ => periods.drop_after_days,
             };
@@ -192,9 +193,13 @@ async fn overdue(patient: &mut Patient<'_>) -> Result<()> {
         let Some(longest) = late.iter().map(|(_, waiting)| *waiting).max() else { continue };
         found = true;
         let chunks: usize = late.iter().map(|(step, _)| step.chunks.len()).sum();
-        let what = if action == Action::Drop { "archived and dropped" } else { "compressed" };
+        let (severity, what) = match action {
+            Action::Compact => (Severity::Advice, "compacted"),
+            Action::Compress => (Severity::Warning, "compressed"),
+            _ => (Severity::Warning, "archived and dropped"),
+        };
         let message = format!("{chunks} chunks should have been {what}, for up to {longest} days");
-        let finding = patient.report.find("archive lag", Severity::Warning, message);
+        let finding = patient.report.find("archive lag", severity, message);
         finding.with_figures(json!({"action": action, "chunks": chunks, "days": longest}));
         if patient.config.archive.url.is_none() && action == Action::Drop {
             finding.advise(

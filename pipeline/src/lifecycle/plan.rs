@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::compact::loose_indexes;
 use crate::archive::archived_kinds;
 use crate::config::{LifecycleConfig, Periods};
 
@@ -11,6 +12,8 @@ use crate::config::{LifecycleConfig, Periods};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
+    /// Build its indexes anew, see [`super::compact`].
+    Compact,
     /// Compress its chunks (Community edition).
     Compress,
     /// Archive it, and keep it.
@@ -63,9 +66,12 @@ struct Range {
     chunks: Vec<String>,
     /// Those that are not compressed.
     plain: Vec<String>,
+    /// Of these, those with an index to build anew.
+    loose: Vec<String>,
     drop_due: bool,
     archive_due: bool,
     compress_due: bool,
+    compact_due: bool,
 }
 
 async fn plan_table(
@@ -77,21 +83,26 @@ async fn plan_table(
 ) -> Result<Vec<Step>> {
     let due = |days: u32| format!("ranges.to_time <= now() - interval '{days} days'");
     let statement = format!(
-        "with ranges as (
+        "with chunks as (
+             select format('%I.%I', chunk_schema, chunk_name) as name, range_start, range_end, is_compressed
+             from timescaledb_information.chunks
+             where hypertable_schema = current_schema() and hypertable_name = $1),
+         ranges as (
              select (extract(epoch from range_start) * 1000000)::bigint as from_micros,
                  (extract(epoch from range_end) * 1000000)::bigint as to_micros, range_end as to_time,
-                 array_agg(format('%I.%I', chunk_schema, chunk_name) order by chunk_name) as chunks,
-                 array_agg(format('%I.%I', chunk_schema, chunk_name) order by chunk_name)
-                     filter (where not is_compressed) as plain
-             from timescaledb_information.chunks
-             where hypertable_schema = current_schema() and hypertable_name = $1
+                 array_agg(name order by name) as chunks,
+                 array_agg(name order by name) filter (where not is_compressed) as plain,
+                 array_agg(name order by name) filter (where not is_compressed and exists (select from {loose})) as loose
+             from chunks
              group by range_start, range_end)
-         select from_micros, to_micros, chunks, coalesce(plain, '{{}}') as plain,
-             {drop} as drop_due, {archive} as archive_due, {compress} as compress_due
+         select from_micros, to_micros, chunks, coalesce(plain, '{{}}') as plain, coalesce(loose, '{{}}') as loose,
+             {drop} as drop_due, {archive} as archive_due, {compress} as compress_due, {compact} as compact_due
          from ranges order by from_micros",
         drop = due(periods.drop_after_days),
         archive = due(periods.archive_after_days),
         compress = due(periods.compress_after_days),
+        compact = due(periods.compact_after_days),
+        loose = loose_indexes("name"),
     );
     let ranges: Vec<Range> =
         sqlx::query_as(&statement).bind(table).fetch_all(&mut *database).await?;
@@ -104,6 +115,7 @@ async fn plan_table(
             () if range.compress_due && community && !range.plain.is_empty() => {
                 (Action::Compress, range.plain)
             }
+            () if range.compact_due && !range.loose.is_empty() => (Action::Compact, range.loose),
             () => continue,
         };
         steps.push(Step {

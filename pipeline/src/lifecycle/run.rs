@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::{Executor, PgConnection};
 use tapeline_stages::failpoint;
 
+use super::compact::compact;
 use super::plan::{Action, Step, plan};
 use crate::archive::{
     ArchivedTable, Day, Manifest, Restore, Store, Wanted, archived_kind, create, on_lanes, quoted,
@@ -23,6 +24,8 @@ const ATTEMPTS: u32 = 3;
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// Indexes that were built anew.
+    pub compacted: u64,
     /// Chunks that were compressed.
     pub compressed: u64,
     /// Days that are archived and still in their table, or were archived now.
@@ -42,10 +45,18 @@ pub async fn run(
 ) -> Result<Report> {
     take_lock(database).await?;
     let mut report = Report::default();
+    let mut undisturbed = true;
     let steps = plan(database, config).await?;
     for step in &steps {
         tracing::info!(kind = step.kind, from = %Day::of_micros(step.from), action = ?step.action, "due");
         match step.action {
+            Action::Compact => {
+                for chunk in &step.chunks {
+                    // who is busy with one chunk is in the way of all: a transaction that stays open
+                    undisturbed =
+                        undisturbed && compact(database, chunk, &mut report.compacted).await?;
+                }
+            }
             Action::Compress => {
                 for chunk in &step.chunks {
                     sqlx::query(

@@ -1,7 +1,11 @@
 //! What is old leaves the database only for an archive that was read back (S1, S3): real
-//! TimescaleDB, a folder or S3 as object store, real processes to kill.
+//! TimescaleDB, a folder, S3, GCS or Azure as object store, real processes to kill.
 
+mod azure;
+mod cloud;
+mod compact;
 mod damaged;
+mod gcs;
 mod place;
 mod s3;
 
@@ -13,7 +17,7 @@ use tapeline::lifecycle;
 
 pub(crate) use place::{Place, count, fill};
 use place::{ROWS, TABLES, everything_old, restore_all, sums};
-pub(crate) use s3::S3;
+pub(crate) use s3::{Server, Told, s3};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn archive_drop_restore_leaves_row_identical_tables_s3() {

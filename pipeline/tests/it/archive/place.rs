@@ -185,7 +185,12 @@ pub(crate) async fn count(database: &mut PgConnection, sql: &str) -> i64 {
 }
 
 pub(super) fn everything_old() -> LifecycleConfig {
-    let periods = Periods { compress_after_days: 1, archive_after_days: 1, drop_after_days: 1 };
+    let periods = Periods {
+        compact_after_days: 1,
+        compress_after_days: 1,
+        archive_after_days: 1,
+        drop_after_days: 1,
+    };
     LifecycleConfig { periods, ..LifecycleConfig::default() }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tapeline::migrate;
 
 use super::{Cluster, insert, restored_trades, run, said, trades};
-use crate::archive::S3;
+use crate::archive::{Server, Told, s3};
 
 /// A certificate of localhost that signs itself, and its key.
 fn certificate(folder: &Path) -> [PathBuf; 2] {
@@ -21,7 +21,7 @@ fn certificate(folder: &Path) -> [PathBuf; 2] {
 }
 
 /// The second repository in the server's bucket.
-fn settings(s3: &S3, ca: &Path) -> Vec<(String, String)> {
+fn settings(s3: &Server<Told>, ca: &Path) -> Vec<(String, String)> {
     let (_, port) = s3.told.endpoint.rsplit_once(':').expect("a port");
     let ca = ca.display().to_string();
     let properties = [
@@ -49,7 +49,7 @@ async fn a_second_repository_in_s3_restores_proves_itself_and_a_wrong_key_is_nam
     let cluster = tokio::task::block_in_place(Cluster::start);
     migrate::up(&cluster.url()).await.expect("migrations");
     let [certificate, key] = certificate(&cluster.place());
-    let s3 = S3::start(&[&certificate, &key]);
+    let s3 = s3(&[&certificate, &key]);
     let set = settings(&s3, &certificate);
     let at: Vec<_> = set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let backup = |words: &[&str]| run(&mut cluster.command(words, &at)).stdout;
