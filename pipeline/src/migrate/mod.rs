@@ -10,7 +10,8 @@ mod scram;
 
 use anyhow::{Context, Result, bail};
 use sqlx::migrate::{Migrate, Migration, Migrator};
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tapeline_stages::sinks::timescale::MIGRATIONS;
 use tapeline_stages::tls::advised;
 
@@ -38,9 +39,13 @@ pub struct Status {
     pub unchanged: bool,
 }
 
-/// Connects to the database.
+/// Connects to the database. What is asked here takes as long as it takes: a statement that is slow is nothing to warn of.
 pub async fn connect(url: &str) -> Result<PgConnection> {
-    PgConnection::connect(url).await.map_err(|error| {
+    let connecting = async {
+        let options: PgConnectOptions = url.parse()?;
+        options.disable_statement_logging().connect().await
+    };
+    connecting.await.map_err(|error: sqlx::Error| {
         let told = advised(error.to_string());
         anyhow::Error::msg(told).context("database: cannot connect, see database.url")
     })
