@@ -12,7 +12,7 @@ use crate::config::{LifecycleConfig, Periods};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Build its indexes anew, see [`super::compact`].
+    /// Build its chunks' indexes anew: as rows came, their pages were left half empty.
     Compact,
     /// Compress its chunks (Community edition).
     Compress,
