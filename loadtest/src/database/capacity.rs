@@ -1,9 +1,10 @@
 //! `capacity`: bytes of each kind in each tier, for the table in docs/operations.md.
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Executor, PgConnection};
 
+use super::life::keep_all;
 use super::load::{self, Shape};
 use super::place::Place;
 use super::say;
@@ -89,7 +90,7 @@ async fn measure(place: &Place) -> Result<String> {
         if community { "compressed | " } else { "" },
         if community { "--:|" } else { "" },
     );
-    let rules = json!({"periods": {"compact_after_days": 36_500, "compress_after_days": 36_500, "archive_after_days": 36_500, "drop_after_days": 36_500}});
+    let rules = keep_all();
     let ours = [("trade", "market_data_trades"), ("candle", "market_data_ohlcv")];
     for (kind, table) in ours.into_iter().chain(MADE.map(|(kind, table, _)| (kind, table))) {
         let tiers = tiers(place, &mut database, kind, table, community, &rules).await?;

@@ -77,7 +77,10 @@ async fn drop_until(database: &mut PgConnection, day: &str) -> Result<Value> {
         .await?;
     ensure!(age >= 1, "the clock of the database says that {day} is not over");
     let mut rules = keep_all();
-    rules["kinds"] = json!({"trade": {"compact_after_days": 36_500, "compress_after_days": age, "archive_after_days": age, "drop_after_days": age}});
+    rules["kinds"]["trade"] = rules["periods"].clone();
+    for period in ["compress_after_days", "archive_after_days", "drop_after_days"] {
+        rules["kinds"]["trade"][period] = age.into();
+    }
     Ok(rules)
 }
 
