@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::figures::{Figures, Target};
 use super::load::{DAY_MICROS, Shape};
@@ -148,8 +148,8 @@ async fn ask(
 }
 
 /// Every reader asks at its times, whether the answer before came late or not: a question's clock
-/// runs from when it was due. Each is a thread of its own, as 32 programs would be: nobody waits here
-/// for another one's rows to be read.
+/// runs from when it was due. Each is a thread with a runtime of its own, as 32 programs would be:
+/// nobody waits here for another one's rows to be read, nor for a third thread to hand on an answer.
 async fn together(
     place: &Place,
     asked: &Arc<Asked>,
@@ -158,9 +158,11 @@ async fn together(
 ) -> Result<()> {
     let mut readers = tokio::task::JoinSet::new();
     for reader in 0..READERS {
-        let (database, asked) = (place.database().await?, Arc::clone(asked));
-        let here = tokio::runtime::Handle::current();
-        readers.spawn_blocking(move || here.block_on(read(reader, database, &asked, length)));
+        let (url, asked) = (place.url.clone(), Arc::clone(asked));
+        readers.spawn_blocking(move || {
+            let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            own.block_on(read(reader, &url, &asked, length))
+        });
     }
     let mut all = [histogram()?, histogram()?, histogram()?];
     let mut longest = Duration::ZERO;
@@ -180,10 +182,11 @@ async fn together(
 /// What one reader saw of each kind of question, and how long it asked.
 async fn read(
     reader: u64,
-    mut database: PgConnection,
+    url: &str,
     asked: &Asked,
     length: Duration,
 ) -> Result<([Histogram<u64>; 3], Duration)> {
+    let mut database = PgConnection::connect(url).await.context("the benchmark's database")?;
     let mut random = Random::new(100 + reader);
     let mut seen = [histogram()?, histogram()?, histogram()?];
     for question in &QUESTIONS {

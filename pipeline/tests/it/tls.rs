@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tapeline::config::Config;
@@ -12,7 +12,7 @@ use tapeline::wiring::{Context, StageName, run_stage};
 use tapeline_schemas::{Kind, encode};
 use tokio_util::sync::CancellationToken;
 
-use crate::common::{env, eventually};
+use crate::common::{Process, env, eventually};
 use crate::look::trade;
 
 const START: i64 = 1_700_000_000_000_000;
@@ -125,16 +125,6 @@ impl Drop for Services {
 fn openssl(args: &[&str]) {
     let output = Command::new("openssl").args(args).output().expect("openssl runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A server that a test ends.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// What `tapeline check --deps` says of a service.
@@ -255,7 +245,7 @@ async fn expired_certificates_are_refused(services: &Services) {
     let mut server = Command::new("openssl");
     server.args(["s_server", "-quiet", "-accept", &port.to_string(), "-cert", &certificate]);
     server.args(["-key", &key]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let _server = Server(server.spawn().expect("openssl runs"));
+    let _server = Process(server.spawn().expect("openssl runs"));
 
     let mut config = services.config();
     config.kafka.brokers = port.to_string();

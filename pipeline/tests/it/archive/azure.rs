@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use object_store::azure::{AzureAuthorizer, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::client::HttpRequest;
 
 use super::cloud::{BUCKET, Cloud, is_whole_or_named, refused};
 use super::place::Place;
+use crate::common::Process;
 use crate::python::run;
 
 const AZURITE: &str = "azurite@3.37.0";
@@ -19,9 +20,9 @@ const KEY: &str =
 const OTHER: &str =
     "YW5vdGhlcidzIGtleSwgd2hpY2ggdGhpcyBhY2NvdW50IGRvZXMgbm90IGhhdmU6IGl0IGlzIHJlZnVzZWQgIQ==";
 
-/// The server, which is killed in the end; it keeps everything in memory.
+/// The server, which keeps everything in memory.
 struct Azurite {
-    child: Child,
+    _process: Process,
     endpoint: String,
 }
 
@@ -59,7 +60,7 @@ impl Azurite {
         };
         // what it says from now on is nobody's
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Azurite { child, endpoint: format!("{url}/{ACCOUNT}") }
+        Azurite { _process: Process(child), endpoint: format!("{url}/{ACCOUNT}") }
     }
 
     /// Makes the container, which `object_store` cannot.
@@ -100,14 +101,6 @@ impl Azurite {
             denied: "AuthorizationFailure",
             bucket: Box::new(self.container().await),
         }
-    }
-}
-
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        // What cannot be killed has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::cloud::{BUCKET, Cloud, is_whole_or_named, refused};
 use super::place::Place;
-use super::s3::Server;
+use super::s3::{Server, asked};
 
 #[derive(Debug, Deserialize)]
 struct Told {
@@ -54,8 +54,7 @@ async fn an_archive_in_gcs_is_whole_or_named_as_broken_and_nothing_is_lost_s3() 
     let cloud = cloud(&server.told);
     is_whole_or_named(&place, &cloud).await;
     refused(&cloud.run(&place, &["archive", "lifecycle", "apply"]), "the store's own tools");
-    let answer = reqwest::get(&server.told.seen).await.expect("answers");
-    let seen: Seen = answer.json().await.expect("counts");
+    let seen: Seen = asked(&server.told.seen).await;
     assert!(seen.parts >= 2 && seen.refused >= 3, "{seen:?}");
     place.finish().await;
 }

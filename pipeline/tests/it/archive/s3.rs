@@ -46,6 +46,11 @@ impl<T> Drop for Server<T> {
     }
 }
 
+/// What a server says at `url` that it was asked.
+pub(super) async fn asked<S: DeserializeOwned>(url: &str) -> S {
+    reqwest::get(url).await.expect("answers").json().await.expect("counts")
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Told {
     pub(crate) endpoint: String,
@@ -103,8 +108,7 @@ async fn an_archive_in_s3_is_whole_or_named_as_broken_and_nothing_is_lost_s3() {
     let cloud = cloud(&server.told);
     is_whole_or_named(&place, &cloud).await;
     assert!(succeeded(&cloud.run(&place, &["archive", "lifecycle", "apply"])).contains(BUCKET));
-    let answer = reqwest::get(format!("{}/seen", server.told.endpoint)).await.expect("answers");
-    let seen: Seen = answer.json().await.expect("counts");
+    let seen: Seen = asked(&format!("{}/seen", server.told.endpoint)).await;
     assert!(seen.parts >= 2 && seen.refused >= 3 && seen.encrypted > 10, "{seen:?}");
     assert!(seen.rules.contains("GLACIER"), "the rules arrived");
     place.finish().await;
