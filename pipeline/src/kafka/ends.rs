@@ -33,8 +33,8 @@ pub(super) fn answered<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResul
     }
 }
 
-/// Oldest offset of a partition and the one after the newest. Blocks.
-pub(crate) fn ends<C: ConsumerContext>(
+/// Oldest offset of a partition and the one after the newest. Blocks; an error is one of 30 s of asking.
+pub fn ends<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partition: i32,

@@ -27,8 +27,8 @@ pub use admin::{
 };
 pub use bulk::Bulk;
 pub use consumer::{ConsumerHandle, ConsumerOptions, Membership, start_consumer};
-pub use ends::LogEndReader;
-pub(crate) use ends::{ends, first_since};
+pub(crate) use ends::first_since;
+pub use ends::{LogEndReader, ends};
 pub use fixed::{Fixed, Progress, Range};
 pub use headers::{header_list, header_text};
 pub use producer::{Delivery, Producer};

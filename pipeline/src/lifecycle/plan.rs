@@ -39,23 +39,37 @@ pub struct Step {
     pub chunks: Vec<String>,
 }
 
-/// Everything due as of the database's clock, oldest first.
+/// Everything due as of the database's clock, kind by kind, oldest first.
 pub async fn plan(database: &mut PgConnection, config: &LifecycleConfig) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    let community = is_community(database).await?;
     for (kind, table) in archived_kinds() {
         let periods = config.periods(kind.name());
-        steps.extend(plan_table(database, kind.name(), table, periods, community).await?);
+        let restored = restored("range_start", "range_end", config);
+        let ranges = ranges(database, table, periods, &restored).await?;
+        for range in ranges {
+            let (from, to) = (range.from_micros, range.to_micros);
+            steps.extend(range.due().into_iter().map(|(action, chunks)| Step {
+                kind: kind.name().to_owned(),
+                table: table.to_owned(),
+                action,
+                from,
+                to,
+                chunks,
+            }));
+        }
     }
     Ok(steps)
 }
 
-async fn is_community(database: &mut PgConnection) -> Result<bool> {
-    let license: Option<String> =
-        sqlx::query_scalar("select current_setting('timescaledb.license', true)")
-            .fetch_one(&mut *database)
-            .await?;
-    Ok(license.as_deref() == Some("timescale"))
+/// Whether days between two moments of the table `$1` came back from the archive not long ago, in SQL.
+pub(super) fn restored(from: &str, to: &str, config: &LifecycleConfig) -> String {
+    format!(
+        "exists (select from tapeline_restores where table_name = $1
+             and day >= (({from}) at time zone 'UTC')::date
+             and day <= (({to}) at time zone 'UTC' - interval '1 microsecond')::date
+             and restored_at > now() - interval '{} days')",
+        config.keep_restored_days
+    )
 }
 
 /// A range of time that one or more chunks of a table cover, and what it is old enough for.
@@ -74,13 +88,36 @@ struct Range {
     compact_due: bool,
 }
 
-async fn plan_table(
+impl Range {
+    /// What to do with it, in this order, and with which chunks.
+    fn due(self) -> Vec<(Action, Vec<String>)> {
+        if self.drop_due {
+            return vec![(Action::Drop, self.chunks)];
+        }
+        let mut due = Vec::new();
+        if self.compress_due && !self.plain.is_empty() {
+            due.push((Action::Compress, self.plain));
+        } else if self.compact_due && !self.loose.is_empty() {
+            due.push((Action::Compact, self.loose));
+        }
+        if self.archive_due {
+            due.push((Action::Archive, self.chunks));
+        }
+        due
+    }
+}
+
+/// The ranges of a table, oldest first; what was restored not long ago (`restored`) is left in the table as it is.
+async fn ranges(
     database: &mut PgConnection,
-    kind: &str,
     table: &str,
     periods: &Periods,
-    community: bool,
-) -> Result<Vec<Step>> {
+    restored: &str,
+) -> Result<Vec<Range>> {
+    // of the Community edition, and there only some tables (`sql/community`)
+    let compressible = "current_setting('timescaledb.license', true) = 'timescale' and exists (
+        select from timescaledb_information.hypertables
+        where hypertable_schema = current_schema() and hypertable_name = $1 and compression_enabled)";
     let due = |days: u32| format!("ranges.to_time <= now() - interval '{days} days'");
     let statement = format!(
         "with chunks as (
@@ -90,13 +127,15 @@ async fn plan_table(
          ranges as (
              select (extract(epoch from range_start) * 1000000)::bigint as from_micros,
                  (extract(epoch from range_end) * 1000000)::bigint as to_micros, range_end as to_time,
+                 {restored} as restored,
                  array_agg(name order by name) as chunks,
                  array_agg(name order by name) filter (where not is_compressed) as plain,
                  array_agg(name order by name) filter (where not is_compressed and exists (select from {loose})) as loose
              from chunks
              group by range_start, range_end)
          select from_micros, to_micros, chunks, coalesce(plain, '{{}}') as plain, coalesce(loose, '{{}}') as loose,
-             {drop} as drop_due, {archive} as archive_due, {compress} as compress_due, {compact} as compact_due
+             {drop} and not restored as drop_due, {archive} and not restored as archive_due,
+             {compress} and {compressible} as compress_due, {compact} as compact_due
          from ranges order by from_micros",
         drop = due(periods.drop_after_days),
         archive = due(periods.archive_after_days),
@@ -104,28 +143,5 @@ async fn plan_table(
         compact = due(periods.compact_after_days),
         loose = loose_indexes("name"),
     );
-    let ranges: Vec<Range> =
-        sqlx::query_as(&statement).bind(table).fetch_all(&mut *database).await?;
-    let mut steps = Vec::new();
-    for range in ranges {
-        let (from, to) = (range.from_micros, range.to_micros);
-        let (action, chunks) = match () {
-            () if range.drop_due => (Action::Drop, range.chunks),
-            () if range.archive_due => (Action::Archive, range.chunks),
-            () if range.compress_due && community && !range.plain.is_empty() => {
-                (Action::Compress, range.plain)
-            }
-            () if range.compact_due && !range.loose.is_empty() => (Action::Compact, range.loose),
-            () => continue,
-        };
-        steps.push(Step {
-            kind: kind.to_owned(),
-            table: table.to_owned(),
-            action,
-            from,
-            to,
-            chunks,
-        });
-    }
-    Ok(steps)
+    Ok(sqlx::query_as(&statement).bind(table).fetch_all(database).await?)
 }

@@ -8,7 +8,7 @@ use sqlx::{Executor, PgConnection};
 use tapeline_stages::failpoint;
 
 use super::compact::compact;
-use super::plan::{Action, Step, plan};
+use super::plan::{Action, Step, plan, restored};
 use crate::archive::{
     ArchivedTable, Day, Manifest, Restore, Store, Wanted, archived_kind, create, on_lanes, quoted,
     row_sum, verify,
@@ -249,21 +249,17 @@ async fn drop_range(
     )
 }
 
+/// Whether it was since the plan was made.
 async fn was_restored(
     database: &mut PgConnection,
     config: &LifecycleConfig,
     step: &Step,
 ) -> Result<bool> {
-    Ok(sqlx::query_scalar(&format!(
-        "select exists (select from tapeline_restores where table_name = $1
-         and day >= '{}'::date and day <= '{}'::date and restored_at > now() - interval '{} days')",
-        Day::of_micros(step.from),
-        Day::of_micros(step.to - 1),
-        config.keep_restored_days
-    ))
-    .bind(&step.table)
-    .fetch_one(&mut *database)
-    .await?)
+    let at =
+        |parameter: &str| format!("timestamptz 'epoch' + {parameter} * interval '1 microsecond'");
+    let statement = format!("select {}", restored(&at("$2"), &at("$3"), config));
+    let asked = sqlx::query_scalar(&statement).bind(&step.table).bind(step.from).bind(step.to);
+    Ok(asked.fetch_one(database).await?)
 }
 
 /// In a transaction: locks the chunks, compares their rows with the archive, accounts for them and

@@ -12,7 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use sqlx::Connection;
 use tapeline::audit::{self, Audit, Report, Scope};
-use tapeline::kafka::create_topics;
+use tapeline::kafka::{create_topics, ends};
 use tapeline::wiring::Context;
 use tapeline_schemas::{Control, GapChange, GapState, Kind, Micros, Money, Side, Trade, encode};
 
@@ -39,7 +39,7 @@ pub(crate) fn read_topic(pipeline: &Pipeline, topic: &str) -> Vec<Seen> {
     let metadata = consumer.fetch_metadata(Some(topic), ASK).expect("metadata");
     let mut all = Vec::new();
     for partition in 0..metadata.topics()[0].partitions().len() as i32 {
-        let (_, high) = consumer.fetch_watermarks(topic, partition, ASK).expect("ends");
+        let (_, high) = ends(&consumer, topic, partition).expect("ends");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Beginning).expect("list");
         consumer.assign(&list).expect("assign");
@@ -251,7 +251,7 @@ pub(crate) async fn retain(pipeline: &Pipeline, topic: &str, kept: i64) -> Vec<(
     let mut list = TopicPartitionList::new();
     let mut gone = Vec::new();
     for partition in 0..metadata.topics()[0].partitions().len() as i32 {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK).expect("ends");
+        let (low, high) = ends(&consumer, topic, partition).expect("ends");
         let first = (high - kept).max(low);
         list.add_partition_offset(topic, partition, Offset::Offset(first)).expect("list");
         gone.push((low, first));

@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use sqlx::Executor;
 use tapeline::archive::{self, Day};
-use tapeline::lifecycle;
+use tapeline::lifecycle::{self, Action, Step};
 
 pub(crate) use place::{Place, count, fill};
 use place::{ROWS, TABLES, everything_old, restore_all, sums};
@@ -51,10 +51,14 @@ async fn archive_drop_restore_leaves_row_identical_tables_s3() {
     );
     drop(database);
     let mut database = place.database().await;
+    let planned = lifecycle::plan(&mut database, &everything_old()).await.expect("a plan");
+    let moves = |step: &Step| matches!(step.action, Action::Archive | Action::Drop);
+    assert!(!planned.iter().any(moves), "nor is more promised: {planned:?}");
     let kept = lifecycle::run(&mut database, &place.store(), "test", &everything_old())
         .await
         .expect("runs");
     assert_eq!(kept.dropped_rows, 0, "what was restored stays for a while");
+    assert_eq!(sums(&mut database).await, before, "compressed, where the edition does that");
     place.finish().await;
 }
 
