@@ -49,6 +49,7 @@ check: ## formatting, lints, documentation, licences, shell and SQL
 
 deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny --version $(CARGO_DENY_VERSION)
+	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 
 database-docs: ## write sql/catalog.tsv and docs/database.md anew, after a migration

@@ -58,9 +58,10 @@ fn as_owner(program: &Path) -> Command {
 
 impl Cluster {
     fn start() -> Cluster {
+        let port = free_port();
         // Short: a socket is in it.
-        let dir = std::env::temp_dir().join(format!("tlb{}", std::process::id()));
-        let cluster = Cluster { dir, port: free_port() };
+        let dir = std::env::temp_dir().join(format!("tlb{}-{port}", std::process::id()));
+        let cluster = Cluster { dir, port };
         cluster.services("up");
         for repository in ["one", "two"] {
             cluster.folder(repository);
