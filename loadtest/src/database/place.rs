@@ -41,7 +41,7 @@ impl Place {
     }
 
     pub(super) async fn database(&self) -> Result<PgConnection> {
-        PgConnection::connect(&self.url).await.context("the benchmark's database")
+        connect(&self.url).await
     }
 
     /// Runs `tapeline` on this place with the archive's rules of `lifecycle` (JSON).
@@ -78,6 +78,11 @@ impl Place {
         admin.execute(drop.as_str()).await.context("dropping the benchmark's database")?;
         std::fs::remove_dir_all(&self.folder).context("removing the benchmark's folder")
     }
+}
+
+/// The benchmark's database, for who cannot hold its place.
+pub(super) async fn connect(url: &str) -> Result<PgConnection> {
+    PgConnection::connect(url).await.context("the benchmark's database")
 }
 
 /// Where the server keeps its data, as far as that can be found out from here.

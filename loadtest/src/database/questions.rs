@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use super::figures::{Figures, Target};
 use super::load::{DAY_MICROS, Shape};
-use super::place::Place;
+use super::place::{Place, connect};
 use crate::market::{Market, VENUE, Weighted};
 use crate::random::Random;
 
@@ -186,7 +186,7 @@ async fn read(
     asked: &Asked,
     length: Duration,
 ) -> Result<([Histogram<u64>; 3], Duration)> {
-    let mut database = PgConnection::connect(url).await.context("the benchmark's database")?;
+    let mut database = connect(url).await?;
     let mut random = Random::new(100 + reader);
     let mut seen = [histogram()?, histogram()?, histogram()?];
     for question in &QUESTIONS {

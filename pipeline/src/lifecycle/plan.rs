@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::compact::loose_indexes;
 use crate::archive::archived_kinds;
 use crate::config::{LifecycleConfig, Periods};
+use crate::migrate::is_community;
 
 /// What to do with a range of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,13 +43,13 @@ pub struct Step {
 /// Everything due as of the database's clock, kind by kind, oldest first.
 pub async fn plan(database: &mut PgConnection, config: &LifecycleConfig) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
+    let community = is_community(database).await?;
+    let restored = restored("range_start", "range_end", config);
     for (kind, table) in archived_kinds() {
         let periods = config.periods(kind.name());
-        let restored = restored("range_start", "range_end", config);
-        let ranges = ranges(database, table, periods, &restored).await?;
-        for range in ranges {
+        for range in ranges(database, table, periods, &restored).await? {
             let (from, to) = (range.from_micros, range.to_micros);
-            steps.extend(range.due().into_iter().map(|(action, chunks)| Step {
+            steps.extend(range.due(community).into_iter().map(|(action, chunks)| Step {
                 kind: kind.name().to_owned(),
                 table: table.to_owned(),
                 action,
@@ -90,12 +91,12 @@ struct Range {
 
 impl Range {
     /// What to do with it, in this order, and with which chunks.
-    fn due(self) -> Vec<(Action, Vec<String>)> {
+    fn due(self, community: bool) -> Vec<(Action, Vec<String>)> {
         if self.drop_due {
             return vec![(Action::Drop, self.chunks)];
         }
         let mut due = Vec::new();
-        if self.compress_due && !self.plain.is_empty() {
+        if self.compress_due && community && !self.plain.is_empty() {
             due.push((Action::Compress, self.plain));
         } else if self.compact_due && !self.loose.is_empty() {
             due.push((Action::Compact, self.loose));
@@ -114,9 +115,8 @@ async fn ranges(
     periods: &Periods,
     restored: &str,
 ) -> Result<Vec<Range>> {
-    // of the Community edition, and there only some tables (`sql/community`)
-    let compressible = "current_setting('timescaledb.license', true) = 'timescale' and exists (
-        select from timescaledb_information.hypertables
+    // only some tables are (`sql/community`)
+    let compressible = "exists (select from timescaledb_information.hypertables
         where hypertable_schema = current_schema() and hypertable_name = $1 and compression_enabled)";
     let due = |days: u32| format!("ranges.to_time <= now() - interval '{days} days'");
     let statement = format!(

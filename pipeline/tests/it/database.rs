@@ -273,9 +273,10 @@ async fn the_index_on_recent_data_moves_on_and_those_of_market_data_come_and_go_
     migrate::configure(&mut connection, &config).await.expect("configured");
     let days: i32 = sqlx::query_scalar(&age).fetch_one(&mut connection).await.expect("age");
     assert!((10..=11).contains(&days), "{days}");
-    let again = migrate::configure(&mut connection, &config).await.expect("configured");
-    let anew = again.iter().any(|done| done.contains("idx_ohlcv_recent"));
-    assert!(!anew, "it is not built anew each time: {again:?}");
+    let mut again = migrate::configure(&mut connection, &config).await.expect("configured");
+    // The Community edition's policies are set each time.
+    again.retain(|done| !done.starts_with("chunks are compressed after"));
+    assert_eq!(again, Vec::<String>::new(), "it is not built anew each time");
     let count = "select count(*) from pg_indexes where schemaname = 'public' and indexname like 'idx_market_data%'";
     for (wanted, indexes) in [(true, 2_i64), (false, 0)] {
         config.market_data_indexes = wanted;

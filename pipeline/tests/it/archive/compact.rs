@@ -27,9 +27,7 @@ fn lifecycle(place: &Place, failpoint: &str) -> Output {
     for period in ["COMPRESS", "DROP"] {
         command.env(format!("TAPELINE__LIFECYCLE__PERIODS__{period}_AFTER_DAYS"), "36500");
     }
-    for period in ["COMPACT", "ARCHIVE"] {
-        command.env(format!("TAPELINE__LIFECYCLE__PERIODS__{period}_AFTER_DAYS"), "1");
-    }
+    command.env("TAPELINE__LIFECYCLE__PERIODS__COMPACT_AFTER_DAYS", "1");
     command.env("TAPELINE_FAILPOINTS", failpoint).output().expect("runs")
 }
 
